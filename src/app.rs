@@ -1,0 +1,1 @@
+//! The composition root: what is started, in which order, and stopped again.

@@ -1,0 +1,1 @@
+//! 4. What is to be done about it: holds, the gate, pauses and resumes. Pure.

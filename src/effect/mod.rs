@@ -1,0 +1,3 @@
+//! 5. The outbox dispatcher and the dialers it speaks to.
+
+pub mod dialer;

@@ -1,0 +1,1 @@
+//! 3. How a trunk is: a pure fold of observations.

@@ -1,0 +1,1 @@
+//! The names everything else is keyed by.

@@ -1,0 +1,1 @@
+//! Tracing: how the log is written.
