@@ -1,1 +1,23 @@
 //! 4. What is to be done about it: holds, the gate, pauses and resumes. Pure.
+//!
+//! [`Board`] is everything the controller knows at one instant; [`Board::step`] takes one [`Input`] and says what
+//! changed and what must be done ([`Outcome`]). It reads no clock and waits for nothing: the shell closes the gate,
+//! commits the outcome in one transaction, opens the gate, and sends what the outbox holds.
+
+pub mod board;
+pub mod campaign;
+pub mod gate;
+pub mod hold;
+pub mod input;
+pub mod outcome;
+pub mod policy;
+pub mod window;
+
+pub use board::{Board, TrunkRecord};
+pub use campaign::{Campaign, CampaignState, Claim, Stage};
+pub use gate::{Gate, GateState, GateTx};
+pub use hold::{By, Hold, Incident};
+pub use input::{Act, CampaignReport, Input, ListedRegistration, ListedTrunk, PbxFact, ReceiptOutcome};
+pub use outcome::{EntryKind, Event, Message, MessageType, Outcome, Recipient, Record, Scope, Settled};
+pub use policy::{CampaignSpec, ControlPolicy, DialerPolicy, HoldWhen, Mode, NotifyTarget};
+pub use window::{Window, WindowError};

@@ -1,1 +1,8 @@
 //! 2. Protocol values to facts about trunks; which trunk a fact belongs to; resync after a reconnect.
+//!
+//! Synchronous and total: values and times come in, facts come out, and what should be asked of the PBX next is itself
+//! a value (`observer::Request`), so that whoever holds the sockets can be told without this room knowing them.
+
+pub mod fact;
+
+pub use fact::{ContactStatus, Fact, NextAttempt, Observation, RegistrationParameters, RegistrationState, Source};

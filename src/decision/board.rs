@@ -1,0 +1,145 @@
+//! The board: everything the controller knows at one instant, and the one step that changes it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    campaign::Campaign,
+    gate::GateState,
+    hold::{Hold, Incident},
+    input::{Input, ListedRegistration},
+    outcome::Outcome,
+    policy::{ControlPolicy, pairs},
+};
+use crate::{
+    clock::Timestamp,
+    health::TrunkHealth,
+    ids::{CampaignKey, EndpointName, IncidentId, PbxId, TrunkId},
+};
+
+/// Everything the controller knows at one instant.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Board {
+    /// The trunks.
+    #[serde(with = "pairs")]
+    pub(crate) trunks: BTreeMap<TrunkId, TrunkRecord>,
+    /// The campaigns, configured and told.
+    #[serde(with = "pairs")]
+    pub(crate) campaigns: BTreeMap<CampaignKey, Campaign>,
+    /// The PBXs heard of.
+    pub(crate) pbxs: BTreeMap<PbxId, PbxRecord>,
+    /// Incidents that have not ended.
+    pub(crate) incidents: BTreeMap<IncidentId, Incident>,
+    /// What ids are made of; see [`Board::new`].
+    pub(crate) seed: u64,
+    /// How many ids were made.
+    pub(crate) minted: u64,
+}
+
+/// A trunk on the board.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrunkRecord {
+    /// How it is.
+    pub health: TrunkHealth,
+    /// Its endpoints, as last listed.
+    pub endpoints: Vec<EndpointName>,
+    /// Its registrations, as last listed.
+    pub registrations: Vec<ListedRegistration>,
+    /// The policy's active hold.
+    pub policy_hold: Option<Hold>,
+    /// An operator's active hold; it outranks everything.
+    pub operator_hold: Option<Hold>,
+    /// A policy hold was released by an operator.
+    pub override_: Option<Override>,
+    /// What the gate said last.
+    pub gate: GateState,
+}
+
+impl TrunkRecord {
+    /// The hold that counts: an operator's before the policy's.
+    #[must_use]
+    pub fn hold(&self) -> Option<&Hold> {
+        self.operator_hold.as_ref().or(self.policy_hold.as_ref())
+    }
+}
+
+/// An operator lets a trunk be dialed on although the policy would hold it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Override {
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// Until when at the latest; it ends early when the trunk is stable.
+    pub until: Timestamp,
+}
+
+/// A PBX on the board.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PbxRecord {
+    /// `connecting`, `connected`, `listed`, `lost` or `refused`.
+    pub state: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// AMI's version.
+    pub version: Option<String>,
+    /// Why it is lost or refused.
+    pub error: Option<String>,
+}
+
+impl Board {
+    /// An empty board. Ids of holds and messages are ULIDs made of the input's time, `seed` and a count, so that a
+    /// replay with the same seed makes the same ones; live, the seed is random.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { seed, ..Self::default() }
+    }
+
+    /// One step: takes the input in, changes the board, and says what follows.
+    pub fn step(&mut self, policy: &ControlPolicy, input: &Input) -> Outcome {
+        let _ = (policy, input);
+        todo!()
+    }
+
+    /// The trunks, by id.
+    pub fn trunks(&self) -> impl Iterator<Item = (&TrunkId, &TrunkRecord)> {
+        self.trunks.iter()
+    }
+
+    /// One trunk.
+    #[must_use]
+    pub fn trunk(&self, id: &TrunkId) -> Option<&TrunkRecord> {
+        self.trunks.get(id)
+    }
+
+    /// The campaigns, by dialer and id.
+    pub fn campaigns(&self) -> impl Iterator<Item = (&CampaignKey, &Campaign)> {
+        self.campaigns.iter()
+    }
+
+    /// One campaign.
+    #[must_use]
+    pub fn campaign(&self, key: &CampaignKey) -> Option<&Campaign> {
+        self.campaigns.get(key)
+    }
+
+    /// The PBXs heard of.
+    pub fn pbxs(&self) -> impl Iterator<Item = (&PbxId, &PbxRecord)> {
+        self.pbxs.iter()
+    }
+
+    /// The incidents that have not ended.
+    pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
+        self.incidents.values()
+    }
+
+    /// The trunk a channel like `PJSIP/100@airtel`, `PJSIP//100@airtel` or `PJSIP/airtel/sip:x@host` goes out on.
+    #[must_use]
+    pub fn trunk_of_channel(&self, pbx: &PbxId, channel: &str) -> Option<TrunkId> {
+        let _ = (pbx, channel);
+        todo!()
+    }
+}

@@ -1,0 +1,99 @@
+//! Campaigns, and our claim on those we paused.
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::CampaignSpec;
+use crate::{
+    clock::Timestamp,
+    ids::{HoldId, MessageId, TrunkId},
+};
+
+/// A campaign's state at its dialer, as far as we were told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CampaignState {
+    /// It dials.
+    Running,
+    /// It is paused.
+    Paused,
+    /// It was stopped.
+    Stopped,
+    /// Nobody said.
+    #[default]
+    Unknown,
+}
+
+impl CampaignState {
+    /// The word of the API.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Stopped => "stopped",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A campaign and what we did to it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Campaign {
+    /// What is configured, or was told by its dialer.
+    pub spec: CampaignSpec,
+    /// Its state at the dialer.
+    pub state: CampaignState,
+    /// Since when.
+    pub since: Timestamp,
+    /// Ours, while we have paused it or are about to.
+    pub claim: Option<Claim>,
+}
+
+/// Our claim on a campaign: from the pause we want to the resume that ends it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The hold it is for.
+    pub hold: HoldId,
+    /// The trunk that is held.
+    pub trunk: TrunkId,
+    /// When the pause was decided.
+    pub since: Timestamp,
+    /// How far it got.
+    pub stage: Stage,
+}
+
+/// How far a claim got.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "stage", rename_all = "snake_case")]
+pub enum Stage {
+    /// The pause is in the outbox.
+    Pausing {
+        /// The message.
+        message: MessageId,
+    },
+    /// The dialer took the pause, and the campaign was running.
+    Paused {
+        /// When.
+        at: Timestamp,
+    },
+    /// The resume is in the outbox.
+    Resuming {
+        /// The message.
+        message: MessageId,
+    },
+    /// The hold is over, but it was paused for longer than `resume_within`: a person must resume it.
+    LeftToPerson,
+}
+
+impl Stage {
+    /// The word of the API's `intent`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pausing { .. } => "pausing",
+            Self::Paused { .. } => "paused",
+            Self::Resuming { .. } => "resuming",
+            Self::LeftToPerson => "left_to_person",
+        }
+    }
+}

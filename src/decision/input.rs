@@ -1,0 +1,196 @@
+//! What a step may start from. Whatever changes a decision comes in here, so that a journal of inputs replays a run.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Timestamp,
+    ids::{CampaignKey, EndpointName, MessageId, PbxId, RegistrationName, TrunkId},
+    observation::Observation,
+};
+
+/// One input of a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "input", rename_all = "snake_case")]
+pub enum Input {
+    /// This controller starts; nobody watched since `unseen_since`.
+    Started {
+        /// When.
+        at: Timestamp,
+        /// When the last run was last alive; `at` on the first start.
+        unseen_since: Timestamp,
+    },
+    /// A fact about one trunk.
+    Seen(Observation),
+    /// A fact about a whole PBX.
+    Pbx {
+        /// Which one.
+        pbx: PbxId,
+        /// When.
+        at: Timestamp,
+        /// What.
+        fact: PbxFact,
+    },
+    /// A person acts.
+    Operator {
+        /// When.
+        at: Timestamp,
+        /// Who: the token's name.
+        name: String,
+        /// On which trunks.
+        trunks: Vec<TrunkId>,
+        /// What they do.
+        act: Act,
+    },
+    /// A dialer tells of a campaign.
+    Campaign {
+        /// When.
+        at: Timestamp,
+        /// What it says.
+        report: CampaignReport,
+    },
+    /// A message was delivered, or never will be.
+    Receipt {
+        /// When.
+        at: Timestamp,
+        /// Which message.
+        message: MessageId,
+        /// What became of it.
+        outcome: ReceiptOutcome,
+    },
+    /// Time passed.
+    Tick {
+        /// It is now.
+        at: Timestamp,
+    },
+}
+
+impl Input {
+    /// When it was.
+    #[must_use]
+    pub const fn at(&self) -> Timestamp {
+        match self {
+            Self::Seen(observation) => observation.at,
+            Self::Started { at, .. }
+            | Self::Pbx { at, .. }
+            | Self::Operator { at, .. }
+            | Self::Campaign { at, .. }
+            | Self::Receipt { at, .. }
+            | Self::Tick { at } => *at,
+        }
+    }
+}
+
+/// A fact about a PBX, which concerns each of its trunks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "fact", rename_all = "snake_case")]
+pub enum PbxFact {
+    /// The link is up; its lists are not read yet.
+    Connected {
+        /// AMI's version, from its greeting.
+        version: String,
+    },
+    /// The link is lost.
+    Lost {
+        /// The last byte heard.
+        last_heard: Timestamp,
+        /// Why, in words.
+        error: String,
+    },
+    /// The login was refused; said once, until the link is up.
+    Refused {
+        /// What Asterisk answered.
+        error: String,
+    },
+    /// Its lists were read to their end.
+    Listed {
+        /// Every trunk found in them, with what is configured for it there.
+        trunks: Vec<ListedTrunk>,
+    },
+    /// Asterisk re-read its configuration.
+    Reloaded,
+    /// Asterisk says goodbye.
+    ShutDown {
+        /// Whether it will be back by itself.
+        restart: bool,
+    },
+    /// A change was found in a list without its event: the event session does not hear everything.
+    Deaf {
+        /// What was missed, in words.
+        missed: String,
+    },
+}
+
+/// A trunk as a PBX lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedTrunk {
+    /// The trunk.
+    pub id: TrunkId,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointName>,
+    /// Its registrations.
+    pub registrations: Vec<ListedRegistration>,
+}
+
+/// A registration as a PBX lists it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListedRegistration {
+    /// Its object's name.
+    pub name: RegistrationName,
+    /// `client_uri`: who we say we are.
+    pub client_uri: String,
+    /// `server_uri`: where we register.
+    pub server_uri: String,
+    /// Another registration has the same two URIs, so their events cannot be told apart.
+    pub ambiguous: bool,
+}
+
+/// What a person does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "act", rename_all = "snake_case")]
+pub enum Act {
+    /// Hold.
+    Hold {
+        /// Why.
+        reason: String,
+        /// For how long; until released, if `None`.
+        lasting: Option<Duration>,
+    },
+    /// Release: an operator's hold ends, a policy's is overridden.
+    Release {
+        /// Why.
+        reason: String,
+        /// For how long a policy hold is overridden.
+        lasting: Option<Duration>,
+    },
+}
+
+/// What a dialer tells of one of its campaigns.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CampaignReport {
+    /// Which campaign.
+    pub key: CampaignKey,
+    /// What people call it, if it says.
+    pub name: Option<String>,
+    /// The trunks it dials on, if it says.
+    pub trunks: Option<Vec<TrunkId>>,
+    /// Its state, if it says.
+    pub state: Option<super::campaign::CampaignState>,
+}
+
+/// What became of a message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum ReceiptOutcome {
+    /// It was taken.
+    Delivered {
+        /// `{"was_running":…}` of a pause's receipt, where it said so.
+        was_running: Option<bool>,
+    },
+    /// It never will be: 410, or a day of failures.
+    Abandoned {
+        /// The last error.
+        error: String,
+    },
+}
