@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::RegisteredWhen;
 use crate::{
-    clock::Timestamp,
+    clock::{Timestamp, between},
     ids::{ContactUri, RegistrationName},
     observation::{ContactStatus, RegistrationParameters, RegistrationState},
 };
@@ -222,6 +223,57 @@ pub struct TrunkHealth {
     pub recovering_since: Option<Timestamp>,
 }
 
+impl TrunkHealth {
+    /// A trunk nothing is known of yet.
+    #[must_use]
+    pub fn new(at: Timestamp) -> Self {
+        Self {
+            status: Health::Unknown,
+            since: at,
+            reason: Reason::NotListed { since: at },
+            standing: Standing::Wait,
+            at,
+            registrations: BTreeMap::new(),
+            contacts: BTreeMap::new(),
+            declared: false,
+            view: View::Unlisted { since: at, started: at },
+            lost: false,
+            ever_registered: false,
+            losses: 0,
+            penalty_value: 0.0,
+            penalty_at: at,
+            suppressed_since: None,
+            held: false,
+            recovering_since: None,
+        }
+    }
+
+    /// The penalty at `at`, decayed with `half_life`.
+    #[must_use]
+    pub fn penalty(&self, at: Timestamp, half_life: Duration) -> f64 {
+        if half_life.is_zero() {
+            return 0.0;
+        }
+        let halvings = between(self.penalty_at, at).as_secs_f64() / half_life.as_secs_f64();
+        self.penalty_value * (-halvings).exp2()
+    }
+
+    /// The registration that speaks for the trunk: the best under `any`, the worst under `all`; `None` without any.
+    #[must_use]
+    pub fn speaking_registration(&self, when: RegisteredWhen) -> Option<(&RegistrationName, &Registration)> {
+        let rank = |registration: &Registration| match registration.state {
+            Some(RegistrationState::Registered) => 0,
+            Some(RegistrationState::Unregistered) => 1,
+            Some(RegistrationState::Rejected) => 2,
+            None => 3,
+        };
+        match when {
+            RegisteredWhen::Any => self.registrations.iter().min_by_key(|(_, registration)| rank(registration)),
+            RegisteredWhen::All => self.registrations.iter().max_by_key(|(_, registration)| rank(registration)),
+        }
+    }
+}
+
 /// Whether the trunk can be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "view", rename_all = "snake_case")]
@@ -258,8 +310,12 @@ pub struct Registration {
     pub last_event_at: Option<Timestamp>,
     /// Since when it is not registered.
     pub left_at: Option<Timestamp>,
-    /// The last refresh that was seen, or the first list that said so.
+    /// Its failure counts as confirmed, until it is registered again.
+    pub lost: bool,
+    /// The last refresh that was seen, or the first list that said so: what the next refresh is reckoned from.
     pub last_registered_at: Option<Timestamp>,
+    /// The last refresh that was seen with nothing missed since: what an interval may be learned from.
+    pub last_heartbeat_at: Option<Timestamp>,
     /// Rejections since it was last registered.
     pub failures: u32,
     /// Asterisk said, by its CLI, that it stopped trying.
@@ -277,6 +333,33 @@ pub struct Registration {
 impl Registration {
     /// How many refresh intervals are remembered.
     pub const INTERVALS: usize = 3;
+
+    /// A registration just heard of, whose state was not said yet.
+    #[must_use]
+    pub fn new(at: Timestamp) -> Self {
+        Self {
+            state: Some(RegistrationState::Unregistered),
+            since: at,
+            last_event_at: None,
+            left_at: None,
+            lost: false,
+            last_registered_at: None,
+            last_heartbeat_at: None,
+            failures: 0,
+            gave_up: false,
+            unanswered_since: None,
+            next_attempt_at: None,
+            intervals: Vec::new(),
+            parameters: RegistrationParameters::default(),
+        }
+    }
+
+    /// How long from one refresh to the next: the longest of the last ones seen, else what Asterisk asks for. The longest,
+    /// because a re-registration by hand makes a short one now and then, and a false alarm is worse than a late one.
+    #[must_use]
+    pub fn refresh_interval(&self) -> Duration {
+        self.intervals.iter().copied().max().unwrap_or(self.parameters.expiration)
+    }
 }
 
 /// One contact of a trunk.
