@@ -8,8 +8,7 @@ use super::{
     campaign::Campaign,
     gate::GateState,
     hold::{Hold, Incident},
-    input::{Input, ListedRegistration},
-    outcome::Outcome,
+    input::ListedRegistration,
     policy::{ControlPolicy, pairs},
 };
 use crate::{
@@ -29,8 +28,10 @@ pub struct Board {
     pub(crate) campaigns: BTreeMap<CampaignKey, Campaign>,
     /// The PBXs heard of.
     pub(crate) pbxs: BTreeMap<PbxId, PbxRecord>,
-    /// Incidents that have not ended.
+    /// Incidents that have not ended, and ended ones some campaign of ours still waits for.
     pub(crate) incidents: BTreeMap<IncidentId, Incident>,
+    /// What decisions are made by; [`Input::Configured`](super::Input::Configured) sets it.
+    pub(crate) policy: ControlPolicy,
     /// What ids are made of; see [`Board::new`].
     pub(crate) seed: u64,
     /// How many ids were made.
@@ -54,6 +55,9 @@ pub struct TrunkRecord {
     pub override_: Option<Override>,
     /// What the gate said last.
     pub gate: GateState,
+    /// When its health may change by itself; reckoned anew after each fold.
+    #[serde(skip)]
+    pub(crate) due: Option<Timestamp>,
 }
 
 impl TrunkRecord {
@@ -98,12 +102,6 @@ impl Board {
         Self { seed, ..Self::default() }
     }
 
-    /// One step: takes the input in, changes the board, and says what follows.
-    pub fn step(&mut self, policy: &ControlPolicy, input: &Input) -> Outcome {
-        let _ = (policy, input);
-        todo!()
-    }
-
     /// The trunks, by id.
     pub fn trunks(&self) -> impl Iterator<Item = (&TrunkId, &TrunkRecord)> {
         self.trunks.iter()
@@ -133,13 +131,36 @@ impl Board {
 
     /// The incidents that have not ended.
     pub fn incidents(&self) -> impl Iterator<Item = &Incident> {
-        self.incidents.values()
+        self.incidents.values().filter(|incident| incident.ended_at.is_none())
+    }
+
+    /// What decisions are made by.
+    #[must_use]
+    pub fn policy(&self) -> &ControlPolicy {
+        &self.policy
     }
 
     /// The trunk a channel like `PJSIP/100@airtel`, `PJSIP//100@airtel` or `PJSIP/airtel/sip:x@host` goes out on.
+    ///
+    /// Only the technologies that name a trunk can be answered; a `Local/` channel's trunk is the dialplan's secret.
     #[must_use]
     pub fn trunk_of_channel(&self, pbx: &PbxId, channel: &str) -> Option<TrunkId> {
-        let _ = (pbx, channel);
-        todo!()
+        let (technology, rest) = channel.split_once('/')?;
+        if !["PJSIP", "SIP", "IAX2"].iter().any(|known| known.eq_ignore_ascii_case(technology)) {
+            return None;
+        }
+        // chan_pjsip: `ENDPOINT/sip:…` dials a URI through an endpoint, `user@ENDPOINT` its own contact.
+        let endpoint = match rest.split_once("/sip") {
+            Some((endpoint, uri)) if uri.starts_with(':') || uri.starts_with("s:") => endpoint,
+            Some(_) | None => match rest.rsplit_once('@') {
+                Some((_, endpoint)) => endpoint,
+                None => rest.trim_start_matches('/').split('/').next().unwrap_or_default(),
+            },
+        };
+        let endpoint = endpoint.trim();
+        let named = |record: &TrunkRecord| record.endpoints.iter().any(|known| known.as_str() == endpoint);
+        let mut on_pbx = self.trunks.iter().filter(|(id, _)| id.pbx_str() == pbx.as_str());
+        let by_endpoint = on_pbx.find(|(_, record)| named(record)).map(|(id, _)| id.clone());
+        by_endpoint.or_else(|| TrunkId::new(pbx, endpoint).ok().filter(|id| self.trunks.contains_key(id)))
     }
 }

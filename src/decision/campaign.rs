@@ -70,6 +70,9 @@ pub enum Stage {
     Pausing {
         /// The message.
         message: MessageId,
+        /// An earlier pause was left to a person, who may not have resumed it: only the dialer's word that it was
+        /// running makes it ours again.
+        left: bool,
     },
     /// The dialer took the pause, and the campaign was running.
     Paused {
@@ -81,7 +84,16 @@ pub enum Stage {
         /// The message.
         message: MessageId,
     },
-    /// The hold is over, but it was paused for longer than `resume_within`: a person must resume it.
+    /// The dialer took the pause and said that the campaign was not running: there is nothing to resume.
+    WasNotRunning,
+    /// Somebody resumed or stopped it while we held it: it is theirs until the hold is over.
+    Overridden,
+    /// The pause could not be delivered.
+    Failed {
+        /// The last error.
+        error: String,
+    },
+    /// A person must resume it: it was paused for longer than `resume_within`, or the resume could not be delivered.
     LeftToPerson,
 }
 
@@ -93,7 +105,19 @@ impl Stage {
             Self::Pausing { .. } => "pausing",
             Self::Paused { .. } => "paused",
             Self::Resuming { .. } => "resuming",
+            Self::WasNotRunning => "was_not_running",
+            Self::Overridden => "overridden",
+            Self::Failed { .. } => "failed",
             Self::LeftToPerson => "left_to_person",
+        }
+    }
+
+    /// Whether the campaign is paused because of us.
+    #[must_use]
+    pub const fn is_paused_by_us(&self) -> bool {
+        match self {
+            Self::Paused { .. } | Self::Resuming { .. } | Self::LeftToPerson => true,
+            Self::Pausing { .. } | Self::WasNotRunning | Self::Overridden | Self::Failed { .. } => false,
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Incident {
     pub ended_at: Option<Timestamp>,
     /// The trunks it took, in the order they failed.
     pub trunks: Vec<TrunkId>,
+    /// When a campaign it took was last resumed: they come back one by one.
+    pub last_resume_at: Option<Timestamp>,
     /// What it looks like, in words.
     pub summary: String,
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::policy::ControlPolicy;
 use crate::{
     clock::Timestamp,
     ids::{CampaignKey, EndpointName, MessageId, PbxId, RegistrationName, TrunkId},
@@ -14,6 +15,13 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "input", rename_all = "snake_case")]
 pub enum Input {
+    /// The configuration was read, at the start or again.
+    Configured {
+        /// When.
+        at: Timestamp,
+        /// What decisions are made by from now on.
+        policy: Box<ControlPolicy>,
+    },
     /// This controller starts; nobody watched since `unseen_since`.
     Started {
         /// When.
@@ -72,7 +80,8 @@ impl Input {
     pub const fn at(&self) -> Timestamp {
         match self {
             Self::Seen(observation) => observation.at,
-            Self::Started { at, .. }
+            Self::Configured { at, .. }
+            | Self::Started { at, .. }
             | Self::Pbx { at, .. }
             | Self::Operator { at, .. }
             | Self::Campaign { at, .. }

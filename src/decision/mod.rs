@@ -6,11 +6,16 @@
 
 pub mod board;
 pub mod campaign;
+mod control;
 pub mod gate;
+#[cfg(test)]
+mod histories;
 pub mod hold;
+mod incidents;
 pub mod input;
 pub mod outcome;
 pub mod policy;
+pub mod step;
 pub mod window;
 
 pub use board::{Board, TrunkRecord};

@@ -1,0 +1,517 @@
+//! One step of the board: an input comes in, the board changes, and what follows from it comes out.
+//!
+//! The order within a step is the flow's: facts into health, health into holds and the gate, holds into campaigns. What
+//! is about campaigns is in `control`, what is about many trunks failing together in `incidents`.
+
+use std::{fmt::Write as _, time::Duration};
+
+use serde_json::{Value, json};
+use ulid::Ulid;
+
+use super::{
+    board::{Board, Override, PbxRecord, TrunkRecord},
+    gate::GateState,
+    hold::{By, Hold},
+    input::{Act, CampaignReport, Input, ListedTrunk, PbxFact, ReceiptOutcome},
+    outcome::{EntryKind, Event, Message, MessageType, Outcome, Recipient, Record, Scope, Settled},
+    policy::{ControlPolicy, Mode},
+};
+use crate::{
+    clock::{Timestamp, after},
+    health::{Health, Reason, Standing, TrunkHealth, due, fold},
+    ids::{CampaignKey, HoldId, IncidentId, MessageId, PbxId, TrunkId},
+    observation::{Fact, Observation, Source},
+};
+
+/// How long a release overrides the policy when nobody says.
+pub const OVERRIDE: Duration = Duration::from_secs(15 * 60);
+/// The longest an override may last: after a day a person should look again.
+pub const LONGEST_OVERRIDE: Duration = Duration::from_secs(24 * 3600);
+
+impl Board {
+    /// One step: takes the input in, changes the board, and says what follows.
+    pub fn step(&mut self, input: &Input) -> Outcome {
+        let mut step = Step { board: self, at: input.at(), out: Outcome::default() };
+        let mut notable = true;
+        match input {
+            Input::Configured { policy, .. } => step.configured(policy),
+            Input::Started { unseen_since, .. } => step.started(*unseen_since),
+            Input::Seen(observation) => {
+                step.record_fact(observation);
+                step.see(&observation.trunk, observation.fact.clone());
+                step.control_trunk(&observation.trunk);
+            }
+            Input::Pbx { pbx, fact, .. } => step.pbx(pbx, fact),
+            Input::Operator { name, trunks, act, .. } => {
+                for trunk in trunks {
+                    step.operate(name, trunk, act);
+                    step.control_trunk(trunk);
+                }
+            }
+            Input::Campaign { report, .. } => step.reported(report),
+            Input::Receipt { message, outcome, .. } => step.receipt(message, outcome),
+            Input::Tick { .. } => {
+                step.tick();
+                notable = step.out != Outcome::default();
+            }
+        }
+        let mut out = step.out;
+        out.input = notable.then(|| input.clone());
+        out
+    }
+}
+
+/// A step in the making.
+pub(super) struct Step<'a> {
+    pub(super) board: &'a mut Board,
+    pub(super) at: Timestamp,
+    pub(super) out: Outcome,
+}
+
+impl Step<'_> {
+    fn configured(&mut self, policy: &ControlPolicy) {
+        self.board.policy = policy.clone();
+        let named = policy.campaigns.values().flat_map(|campaign| campaign.trunks.iter());
+        let named: Vec<TrunkId> = policy.declared.iter().chain(named).cloned().collect();
+        for trunk in named {
+            self.ensure(&trunk);
+        }
+        let trunks: Vec<TrunkId> = self.board.trunks.keys().cloned().collect();
+        for trunk in &trunks {
+            if let Some(record) = self.board.trunks.get_mut(trunk) {
+                record.health.declared = policy.declared.contains(trunk);
+            }
+            self.see(trunk, Fact::Tick);
+        }
+        self.configure_campaigns();
+        self.control_all();
+    }
+
+    fn started(&mut self, unseen_since: Timestamp) {
+        let pbxs: Vec<PbxId> = self.board.pbxs.keys().cloned().collect();
+        for pbx in pbxs {
+            self.record(Scope::Pbx(pbx.clone()), EntryKind::Pbx, "link", "controller_down", unseen_since, Value::Null);
+            self.pbx_state(&pbx, "connecting", None);
+        }
+        let trunks: Vec<TrunkId> = self.board.trunks.keys().cloned().collect();
+        for trunk in &trunks {
+            self.see(trunk, Fact::Started { unseen_since });
+        }
+        self.control_all();
+    }
+
+    fn tick(&mut self) {
+        let now = self.at;
+        let is_due = |record: &TrunkRecord| {
+            let expires = |hold: &Option<Hold>| hold.as_ref().and_then(|hold| hold.until);
+            [record.due, expires(&record.operator_hold), record.override_.as_ref().map(|o| o.until)]
+                .into_iter()
+                .flatten()
+                .any(|instant| instant <= now)
+        };
+        let due: Vec<TrunkId> =
+            self.board.trunks.iter().filter(|(_, record)| is_due(record)).map(|(id, _)| id.clone()).collect();
+        for trunk in &due {
+            self.see(trunk, Fact::Tick);
+        }
+        self.control_all();
+    }
+
+    fn pbx(&mut self, pbx: &PbxId, fact: &PbxFact) {
+        let scope = Scope::Pbx(pbx.clone());
+        let at = self.at;
+        match fact {
+            PbxFact::Connected { version } => {
+                self.pbx_state(pbx, "connected", None);
+                if let Some(record) = self.board.pbxs.get_mut(pbx) {
+                    record.version = Some(version.clone());
+                }
+            }
+            PbxFact::Lost { last_heard, error } => {
+                self.record(scope, EntryKind::Pbx, "link", "lost", *last_heard, json!({ "error": error }));
+                self.pbx_state(pbx, "lost", Some(error));
+                self.see_all_of(pbx, &Fact::LinkLost { last_heard: *last_heard });
+            }
+            PbxFact::Refused { error } => {
+                self.record(scope, EntryKind::Pbx, "link", "refused", at, json!({ "error": error }));
+                self.pbx_state(pbx, "refused", Some(error));
+            }
+            PbxFact::Listed { trunks } => self.listed(pbx, trunks),
+            PbxFact::Reloaded => self.record(scope, EntryKind::Pbx, "asterisk", "reloaded", at, Value::Null),
+            PbxFact::ShutDown { restart } => {
+                self.record(scope, EntryKind::Pbx, "asterisk", "shut_down", at, json!({ "restart": restart }));
+            }
+            PbxFact::Deaf { missed } => {
+                self.record(scope, EntryKind::Pbx, "events", "deaf", at, json!({ "missed": missed }));
+            }
+        }
+    }
+
+    fn listed(&mut self, pbx: &PbxId, listed: &[ListedTrunk]) {
+        if self.board.pbxs.get(pbx).is_none_or(|known| known.state != "listed") {
+            let scope = Scope::Pbx(pbx.clone());
+            self.record(scope, EntryKind::Pbx, "link", "connected", self.at, Value::Null);
+        }
+        self.pbx_state(pbx, "listed", None);
+        for trunk in listed {
+            let record = self.ensure(&trunk.id);
+            record.endpoints.clone_from(&trunk.endpoints);
+            record.registrations.clone_from(&trunk.registrations);
+        }
+        let on_pbx = self.trunks_of(pbx);
+        for id in &on_pbx {
+            let present = listed.iter().any(|trunk| trunk.id == *id);
+            self.see(id, Fact::Listed { present });
+        }
+        self.control_all();
+    }
+
+    fn see_all_of(&mut self, pbx: &PbxId, fact: &Fact) {
+        for trunk in self.trunks_of(pbx) {
+            self.see(&trunk, fact.clone());
+        }
+        self.control_all();
+    }
+
+    pub(super) fn trunks_of(&self, pbx: &PbxId) -> Vec<TrunkId> {
+        self.board.trunks.keys().filter(|id| id.pbx_str() == pbx.as_str()).cloned().collect()
+    }
+
+    fn pbx_state(&mut self, pbx: &PbxId, state: &str, error: Option<&str>) {
+        let at = self.at;
+        let known = self.board.pbxs.entry(pbx.clone()).or_insert_with(|| PbxRecord {
+            state: state.to_owned(),
+            since: at,
+            version: None,
+            error: None,
+        });
+        if known.state != state {
+            state.clone_into(&mut known.state);
+            known.since = at;
+        }
+        known.error = error.map(ToOwned::to_owned);
+    }
+
+    /// The trunk, which is made if it is new: unknown, and held by the gate until something is known of it.
+    fn ensure(&mut self, trunk: &TrunkId) -> &mut TrunkRecord {
+        let (at, out) = (self.at, &mut self.out);
+        self.board.trunks.entry(trunk.clone()).or_insert_with(|| {
+            let gate = GateState {
+                allow: false,
+                reason: "unknown: not listed by its PBX yet".to_owned(),
+                since: at,
+                health: Health::Unknown,
+                until: None,
+            };
+            out.trunks.insert(trunk.clone());
+            out.gate.push((trunk.clone(), gate.clone()));
+            TrunkRecord {
+                health: TrunkHealth::new(at),
+                endpoints: Vec::new(),
+                registrations: Vec::new(),
+                policy_hold: None,
+                operator_hold: None,
+                override_: None,
+                gate,
+                due: None,
+            }
+        })
+    }
+
+    /// Folds a fact into a trunk's health, and lets its hold and gate follow.
+    fn see(&mut self, trunk: &TrunkId, fact: Fact) {
+        let at = self.at;
+        let policy = self.board.policy.health_of(trunk).clone();
+        let tick = matches!(fact, Fact::Tick);
+        let record = self.ensure(trunk);
+        let before = (record.health.status, record.health.reason.clone(), record.health.standing);
+        let since = record.health.since;
+        record.health = fold(record.health.clone(), &Observation { trunk: trunk.clone(), at, fact }, &policy);
+        record.due = due(&record.health, &policy);
+        let (status, reason) = (record.health.status, record.health.reason.clone());
+        if !tick || before != (status, reason.clone(), record.health.standing) {
+            self.out.trunks.insert(trunk.clone());
+        }
+        if before.0 != status {
+            let detail = json!({ "reason": reason.to_string(), "after_seconds": seconds_between(since, at) });
+            self.record(Scope::Trunk(trunk.clone()), EntryKind::Health, "", status.as_str(), at, detail);
+        }
+        self.settle_hold(trunk);
+        self.publish_gate(trunk);
+        if before.0 != status {
+            let Some(record) = self.board.trunks.get(trunk) else { return };
+            let data = json!({
+                "dialer": null, "campaign": null, "hold": record.hold().map(|hold| &hold.id), "trunks": [trunk],
+                "reason": reason.to_string(), "since": at, "diagnosis": null, "fallback": [],
+                "trunk": trunk, "from": before.0, "to": status, "gate": { "allow": record.gate.allow },
+            });
+            if !self.is_in_open_incident(trunk) {
+                self.notify(MessageType::TrunkHealth, &data);
+            }
+            self.event(MessageType::TrunkHealth.as_str(), data);
+        }
+    }
+
+    /// Begins and ends the policy's hold, the override and an operator's hold that has an end.
+    fn settle_hold(&mut self, trunk: &TrunkId) {
+        let at = self.at;
+        let Some(record) = self.board.trunks.get_mut(trunk) else { return };
+        let (status, standing) = (record.health.status, record.health.standing);
+        let expired = record.override_.take_if(|over| over.until <= at || status == Health::Stable);
+        if expired.is_some() {
+            self.out.trunks.insert(trunk.clone());
+        }
+        let ended = record.operator_hold.take_if(|hold| hold.until.is_some_and(|until| until <= at));
+        let begins = standing == Standing::Hold && record.policy_hold.is_none() && record.override_.is_none();
+        let lifted = if standing == Standing::Clear { record.policy_hold.take() } else { None };
+        let reason = record.health.reason.to_string();
+        if let Some(hold) = ended {
+            self.end_hold(hold, By::Policy, Some("its time is over".to_owned()));
+        }
+        if let Some(hold) = lifted {
+            self.end_hold(hold, By::Policy, None);
+        }
+        if begins {
+            let hold = self.begin_hold(trunk, By::Policy, reason, None);
+            if let Some(record) = self.board.trunks.get_mut(trunk) {
+                record.policy_hold = Some(hold);
+            }
+            self.count_failure(trunk);
+        }
+        self.end_incidents(trunk);
+    }
+
+    fn begin_hold(&mut self, trunk: &TrunkId, by: By, reason: String, until: Option<Timestamp>) -> Hold {
+        let health = self.board.trunks.get(trunk).map_or(Health::Unknown, |record| record.health.status);
+        let hold = Hold {
+            id: self.mint("hold", HoldId::try_from),
+            trunk: trunk.clone(),
+            since: self.at,
+            until,
+            by,
+            reason,
+            health,
+            observed_only: self.board.policy.mode == Mode::Observe,
+            released_at: None,
+            released_by: None,
+            release_reason: None,
+            refused_calls: 0,
+        };
+        let detail = json!({ "by": hold.by, "reason": hold.reason, "health": health, "until": until });
+        self.record(Scope::Trunk(trunk.clone()), EntryKind::Hold, hold.id.as_str(), "held", self.at, detail);
+        self.event(
+            "hold.begun",
+            json!({ "hold": hold.id, "trunk": trunk, "by": hold.by, "reason": hold.reason,
+            "health": health, "since": hold.since, "until": until, "observed_only": hold.observed_only }),
+        );
+        self.out.trunks.insert(trunk.clone());
+        self.out.holds.push(hold.clone());
+        hold
+    }
+
+    fn end_hold(&mut self, mut hold: Hold, by: By, reason: Option<String>) {
+        hold.released_at = Some(self.at);
+        hold.released_by = Some(by.clone());
+        hold.release_reason.clone_from(&reason);
+        let held_for = seconds_between(hold.since, self.at);
+        let detail = json!({ "by": by, "reason": reason, "held_seconds": held_for });
+        let scope = Scope::Trunk(hold.trunk.clone());
+        self.record(scope, EntryKind::Hold, hold.id.as_str(), "released", self.at, detail);
+        self.event(
+            "hold.ended",
+            json!({ "hold": hold.id, "trunk": hold.trunk, "by": by, "reason": reason,
+            "since": hold.since, "held_seconds": held_for, "refused_calls": hold.refused_calls }),
+        );
+        self.out.trunks.insert(hold.trunk.clone());
+        self.out.holds.push(hold);
+    }
+
+    fn operate(&mut self, name: &str, trunk: &TrunkId, act: &Act) {
+        let at = self.at;
+        let by = By::Operator(name.to_owned());
+        let Some(record) = self.board.trunks.get_mut(trunk) else { return };
+        match act {
+            Act::Hold { reason, lasting } => {
+                let before = record.operator_hold.take();
+                record.override_ = None;
+                if let Some(before) = before {
+                    self.end_hold(before, by.clone(), Some("replaced by a new one".to_owned()));
+                }
+                let hold = self.begin_hold(trunk, by, reason.clone(), lasting.map(|lasting| after(at, lasting)));
+                if let Some(record) = self.board.trunks.get_mut(trunk) {
+                    record.operator_hold = Some(hold);
+                }
+            }
+            Act::Release { reason, lasting } => {
+                if let Some(hold) = record.operator_hold.take() {
+                    self.end_hold(hold, by, Some(reason.clone()));
+                } else if let Some(hold) = record.policy_hold.take() {
+                    let until = after(at, lasting.unwrap_or(OVERRIDE).min(LONGEST_OVERRIDE));
+                    record.override_ = Some(Override { by: name.to_owned(), reason: reason.clone(), since: at, until });
+                    self.end_hold(hold, by, Some(reason.clone()));
+                }
+            }
+        }
+        // An operator's hold that is released leaves the policy's, and a policy hold may be due that an override hid.
+        self.settle_hold(trunk);
+        self.publish_gate(trunk);
+    }
+
+    /// Says anew what the gate says of a trunk, if it changed.
+    fn publish_gate(&mut self, trunk: &TrunkId) {
+        let (at, mode) = (self.at, self.board.policy.mode);
+        let Some(record) = self.board.trunks.get_mut(trunk) else { return };
+        let mut state = answer(record, mode);
+        state.since = if state.allow == record.gate.allow { record.gate.since } else { at };
+        if state == record.gate {
+            return;
+        }
+        let turned = state.allow != record.gate.allow;
+        record.gate = state.clone();
+        self.out.trunks.insert(trunk.clone());
+        if turned {
+            let to = if state.allow { "allow" } else { "hold" };
+            let detail = json!({ "reason": state.reason });
+            self.record(Scope::Trunk(trunk.clone()), EntryKind::Gate, "", to, at, detail);
+            self.event("gate", json!({ "trunk": trunk, "allow": state.allow, "reason": state.reason }));
+        }
+        self.out.gate.push((trunk.clone(), state));
+    }
+
+    fn record_fact(&mut self, seen: &Observation) {
+        let (kind, subject, to, detail) = match &seen.fact {
+            Fact::Registration { registration, state, source } => {
+                let source = match source {
+                    Source::Event => "event",
+                    Source::List => "list",
+                };
+                (EntryKind::Registration, registration.to_string(), state.as_str(), json!({ "source": source }))
+            }
+            Fact::RegistrationRemoved { registration } => {
+                (EntryKind::Registration, registration.to_string(), "removed", Value::Null)
+            }
+            Fact::Contact { contact, status, rtt } => {
+                let rtt = rtt.map(|rtt| rtt.as_secs_f64() * 1000.0);
+                (EntryKind::Contact, contact.to_string(), status.as_str(), json!({ "rtt_ms": rtt }))
+            }
+            Fact::ContactRemoved { contact } => (EntryKind::Contact, contact.to_string(), "removed", Value::Null),
+            Fact::Declared
+            | Fact::Started { .. }
+            | Fact::LinkLost { .. }
+            | Fact::Listed { .. }
+            | Fact::Parameters { .. }
+            | Fact::NextAttempt { .. }
+            | Fact::Tick => return,
+        };
+        self.record(Scope::Trunk(seen.trunk.clone()), kind, &subject, to, seen.at, detail);
+    }
+
+    fn record(&mut self, scope: Scope, kind: EntryKind, subject: &str, to: &str, at: Timestamp, detail: Value) {
+        let (subject, to) = (subject.to_owned(), to.to_owned());
+        self.out.records.push(Record { scope, kind, subject, to, at, detail });
+    }
+
+    pub(super) fn event(&mut self, kind: &str, data: Value) {
+        self.out.events.push(Event { kind: kind.to_owned(), at: self.at, data });
+    }
+
+    /// Tells the people who want to hear of `kind`.
+    pub(super) fn notify(&mut self, kind: MessageType, data: &Value) {
+        let targets: Vec<String> = (self.board.policy.notify.iter())
+            .filter(|target| target.types.contains(&kind))
+            .map(|target| target.name.clone())
+            .collect();
+        for target in targets {
+            self.send(Recipient::Notify(target), None, kind, data);
+        }
+    }
+
+    pub(super) fn send(
+        &mut self,
+        to: Recipient,
+        campaign: Option<CampaignKey>,
+        kind: MessageType,
+        data: &Value,
+    ) -> MessageId {
+        let id = self.mint("msg", MessageId::try_from);
+        let body = json!({ "type": kind, "timestamp": self.at, "data": data });
+        self.out.messages.push(Message { id: id.clone(), to, campaign, kind, body, at: self.at });
+        id
+    }
+
+    pub(super) fn settle_message(&mut self, message: &MessageId, outcome: &ReceiptOutcome) {
+        let error = match outcome {
+            ReceiptOutcome::Delivered { .. } => None,
+            ReceiptOutcome::Abandoned { error } => Some(error.clone()),
+        };
+        self.out.settled.push(Settled { message: message.clone(), error, at: self.at });
+    }
+
+    pub(super) fn mint_incident(&mut self) -> IncidentId {
+        self.mint("incident", IncidentId::try_from)
+    }
+
+    /// The next id: a ULID of the step's time, the board's seed and a count, so that a replay makes the same ones.
+    fn mint<T, E: std::fmt::Debug>(&mut self, prefix: &str, parse: impl Fn(String) -> Result<T, E>) -> T {
+        self.board.minted = self.board.minted.wrapping_add(1);
+        // SplitMix64 (Steele et al. 2014) spreads seed and count over the random part; nothing here need be secret.
+        let mut mixed = self.board.seed ^ self.board.minted.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        mixed ^= mixed >> 31;
+        let random = (u128::from(self.board.minted & 0xFFFF) << 64) | u128::from(mixed);
+        let millis = u64::try_from(self.at.as_millisecond()).unwrap_or(0);
+        let mut text = String::with_capacity(prefix.len() + 27);
+        let _ = write!(text, "{prefix}_{}", Ulid::from_parts(millis, random));
+        #[expect(clippy::expect_used, reason = "a prefix and a ULID are letters, digits and one underscore")]
+        parse(text).expect("a minted id is a valid name")
+    }
+
+    fn reported(&mut self, report: &CampaignReport) {
+        for trunk in report.trunks.iter().flatten() {
+            self.ensure(trunk);
+        }
+        self.campaign_reported(report);
+    }
+}
+
+/// What the gate says of a trunk; `since` is the caller's to set.
+fn answer(record: &TrunkRecord, mode: Mode) -> GateState {
+    let health = &record.health;
+    let said = format!("{}: {}", health.status, health.reason);
+    let (allow, reason, until) = if let Some(hold) = &record.operator_hold {
+        (false, format!("held by {}: {}", hold.by, hold.reason), hold.until)
+    } else if let Some(over) = &record.override_ {
+        (true, format!("released by operator:{} ({}) although {said}", over.by, over.reason), Some(over.until))
+    } else {
+        let until = match health.reason {
+            Reason::Recovering { .. } | Reason::Suppressed { .. } | Reason::Unregistered { .. } => record.due,
+            Reason::Registered
+            | Reason::Reachable
+            | Reason::Declared
+            | Reason::Rejected { .. }
+            | Reason::GaveUp { .. }
+            | Reason::Unconfirmed { .. }
+            | Reason::Removed { .. }
+            | Reason::PartFailed { .. }
+            | Reason::RefreshOverdue { .. }
+            | Reason::ContactUnreachable { .. }
+            | Reason::ContactSlow { .. }
+            | Reason::PbxUnheard { .. }
+            | Reason::NotListed { .. } => None,
+        };
+        (health.standing == Standing::Clear, said, until)
+    };
+    let (since, health) = (record.gate.since, health.status);
+    match mode {
+        Mode::Enforce => GateState { allow, reason, since, health, until },
+        Mode::Observe if allow => GateState { allow, reason, since, health, until },
+        Mode::Observe => {
+            GateState { allow: true, reason: format!("observing only, would hold: {reason}"), since, health, until }
+        }
+    }
+}
+
+pub(super) fn seconds_between(from: Timestamp, to: Timestamp) -> f64 {
+    crate::clock::between(from, to).as_secs_f64()
+}
