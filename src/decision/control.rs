@@ -45,7 +45,7 @@ impl Step<'_> {
                 claim: None,
             });
             campaign.spec = spec;
-            self.out.campaigns.insert(key);
+            self.concerned.insert(key);
         }
         let dialers = &self.board.policy.dialers;
         let gone: Vec<CampaignKey> = (self.board.campaigns.iter())
@@ -54,7 +54,7 @@ impl Step<'_> {
             .collect();
         for key in gone {
             self.board.campaigns.remove(&key);
-            self.out.campaigns.insert(key);
+            self.concerned.insert(key);
         }
     }
 
@@ -95,7 +95,7 @@ impl Step<'_> {
                 claim.stage = Stage::Overridden;
             }
         }
-        self.out.campaigns.insert(key.clone());
+        self.concerned.insert(key.clone());
         if let Some(was) = overridden {
             let data = json!({ "dialer": key.dialer, "campaign": key.id, "was": was, "state": report.state });
             self.event("campaign.overridden", data);
@@ -154,7 +154,7 @@ impl Step<'_> {
             campaign.state = state;
             campaign.since = at;
         }
-        self.out.campaigns.insert(key.clone());
+        self.concerned.insert(key.clone());
         self.control(&key);
     }
 
@@ -266,7 +266,7 @@ impl Step<'_> {
                 stage: Stage::Pausing { message, left },
             });
         }
-        self.out.campaigns.insert(key.clone());
+        self.concerned.insert(key.clone());
     }
 
     fn carry_over(&mut self, key: &CampaignKey, blocking: &Blocking) {
@@ -275,7 +275,7 @@ impl Step<'_> {
         {
             claim.hold = blocking.hold.clone();
             claim.trunk = blocking.trunk.clone();
-            self.out.campaigns.insert(key.clone());
+            self.concerned.insert(key.clone());
         }
     }
 
@@ -286,7 +286,7 @@ impl Step<'_> {
                 campaign.state = CampaignState::Unknown;
                 campaign.since = self.at;
             }
-            self.out.campaigns.insert(key.clone());
+            self.concerned.insert(key.clone());
         }
     }
 
@@ -343,7 +343,7 @@ impl Step<'_> {
         if let Some(claim) = self.board.campaigns.get_mut(key).and_then(|campaign| campaign.claim.as_mut()) {
             claim.stage = stage;
         }
-        self.out.campaigns.insert(key.clone());
+        self.concerned.insert(key.clone());
     }
 
     fn data(&self, key: &CampaignKey, hold: &HoldId, reason: &str, since: Timestamp) -> Value {

@@ -1,10 +1,12 @@
 //! What a step says: what changed, and what must be done. It is committed as a whole or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
+    board::{PbxRecord, TrunkRecord},
+    campaign::Campaign,
     gate::GateState,
     hold::{Hold, Incident},
     input::Input,
@@ -23,10 +25,14 @@ pub struct Outcome {
     pub records: Vec<Record>,
     /// Decisions, for the journal and the event stream.
     pub events: Vec<Event>,
-    /// Trunks whose stored state must be replaced by the board's.
-    pub trunks: BTreeSet<TrunkId>,
-    /// Campaigns whose stored state must be replaced by the board's.
-    pub campaigns: BTreeSet<CampaignKey>,
+    /// Trunks that changed, as they are after the step.
+    pub trunks: BTreeMap<TrunkId, TrunkRecord>,
+    /// Campaigns that changed, as they are after the step; `None` for one that is gone.
+    pub campaigns: BTreeMap<CampaignKey, Option<Campaign>>,
+    /// PBXs that changed, as they are after the step.
+    pub pbxs: BTreeMap<PbxId, PbxRecord>,
+    /// How many ids the board has made by now, when it made some.
+    pub minted: Option<u64>,
     /// Holds begun or changed.
     pub holds: Vec<Hold>,
     /// Incidents begun or changed.
@@ -36,7 +42,7 @@ pub struct Outcome {
     /// Messages that need no more attempts.
     pub settled: Vec<Settled>,
     /// What the gate says from now on. Towards hold it is published before the commit, towards release after.
-    pub gate: Vec<(TrunkId, GateState)>,
+    pub gate: BTreeMap<TrunkId, GateState>,
 }
 
 /// What a record is about.

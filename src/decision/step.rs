@@ -3,7 +3,7 @@
 //! The order within a step is the flow's: facts into health, health into holds and the gate, holds into campaigns. What
 //! is about campaigns is in `control`, what is about many trunks failing together in `incidents`.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 use ulid::Ulid;
@@ -31,7 +31,14 @@ pub const LONGEST_OVERRIDE: Duration = Duration::from_secs(24 * 3600);
 impl Board {
     /// One step: takes the input in, changes the board, and says what follows.
     pub fn step(&mut self, input: &Input) -> Outcome {
-        let mut step = Step { board: self, at: input.at(), out: Outcome::default() };
+        let minted = self.minted;
+        let mut step = Step {
+            board: self,
+            at: input.at(),
+            out: Outcome::default(),
+            touched: BTreeSet::new(),
+            concerned: BTreeSet::new(),
+        };
         let mut notable = true;
         match input {
             Input::Configured { policy, .. } => step.configured(policy),
@@ -52,10 +59,20 @@ impl Board {
             Input::Receipt { message, outcome, .. } => step.receipt(message, outcome),
             Input::Tick { .. } => {
                 step.tick();
-                notable = step.out != Outcome::default();
+                notable = step.out != Outcome::default() || !step.touched.is_empty() || !step.concerned.is_empty();
             }
         }
-        let mut out = step.out;
+        let Step { mut out, touched, concerned, .. } = step;
+        for id in touched {
+            if let Some(record) = self.trunks.get(&id) {
+                out.trunks.insert(id, record.clone());
+            }
+        }
+        for key in concerned {
+            let campaign = self.campaigns.get(&key).cloned();
+            out.campaigns.insert(key, campaign);
+        }
+        out.minted = (self.minted != minted).then_some(self.minted);
         out.input = notable.then(|| input.clone());
         out
     }
@@ -66,6 +83,10 @@ pub(super) struct Step<'a> {
     pub(super) board: &'a mut Board,
     pub(super) at: Timestamp,
     pub(super) out: Outcome,
+    /// Trunks whose record changed.
+    touched: BTreeSet<TrunkId>,
+    /// Campaigns that changed.
+    pub(super) concerned: BTreeSet<CampaignKey>,
 }
 
 impl Step<'_> {
@@ -125,6 +146,7 @@ impl Step<'_> {
                 self.pbx_state(pbx, "connected", None);
                 if let Some(record) = self.board.pbxs.get_mut(pbx) {
                     record.version = Some(version.clone());
+                    self.out.pbxs.insert(pbx.clone(), record.clone());
                 }
             }
             PbxFact::Lost { last_heard, error } => {
@@ -190,11 +212,12 @@ impl Step<'_> {
             known.since = at;
         }
         known.error = error.map(ToOwned::to_owned);
+        self.out.pbxs.insert(pbx.clone(), known.clone());
     }
 
     /// The trunk, which is made if it is new: unknown, and held by the gate until something is known of it.
     fn ensure(&mut self, trunk: &TrunkId) -> &mut TrunkRecord {
-        let (at, out) = (self.at, &mut self.out);
+        let (at, out, touched) = (self.at, &mut self.out, &mut self.touched);
         self.board.trunks.entry(trunk.clone()).or_insert_with(|| {
             let gate = GateState {
                 allow: false,
@@ -203,8 +226,8 @@ impl Step<'_> {
                 health: Health::Unknown,
                 until: None,
             };
-            out.trunks.insert(trunk.clone());
-            out.gate.push((trunk.clone(), gate.clone()));
+            touched.insert(trunk.clone());
+            out.gate.insert(trunk.clone(), gate.clone());
             TrunkRecord {
                 health: TrunkHealth::new(at),
                 endpoints: Vec::new(),
@@ -230,7 +253,7 @@ impl Step<'_> {
         record.due = due(&record.health, &policy);
         let (status, reason) = (record.health.status, record.health.reason.clone());
         if !tick || before != (status, reason.clone(), record.health.standing) {
-            self.out.trunks.insert(trunk.clone());
+            self.touched.insert(trunk.clone());
         }
         if before.0 != status {
             let detail = json!({ "reason": reason.to_string(), "after_seconds": seconds_between(since, at) });
@@ -259,7 +282,7 @@ impl Step<'_> {
         let (status, standing) = (record.health.status, record.health.standing);
         let expired = record.override_.take_if(|over| over.until <= at || status == Health::Stable);
         if expired.is_some() {
-            self.out.trunks.insert(trunk.clone());
+            self.touched.insert(trunk.clone());
         }
         let ended = record.operator_hold.take_if(|hold| hold.until.is_some_and(|until| until <= at));
         let begins = standing == Standing::Hold && record.policy_hold.is_none() && record.override_.is_none();
@@ -304,7 +327,7 @@ impl Step<'_> {
             json!({ "hold": hold.id, "trunk": trunk, "by": hold.by, "reason": hold.reason,
             "health": health, "since": hold.since, "until": until, "observed_only": hold.observed_only }),
         );
-        self.out.trunks.insert(trunk.clone());
+        self.touched.insert(trunk.clone());
         self.out.holds.push(hold.clone());
         hold
     }
@@ -322,7 +345,7 @@ impl Step<'_> {
             json!({ "hold": hold.id, "trunk": hold.trunk, "by": by, "reason": reason,
             "since": hold.since, "held_seconds": held_for, "refused_calls": hold.refused_calls }),
         );
-        self.out.trunks.insert(hold.trunk.clone());
+        self.touched.insert(hold.trunk.clone());
         self.out.holds.push(hold);
     }
 
@@ -368,14 +391,14 @@ impl Step<'_> {
         }
         let turned = state.allow != record.gate.allow;
         record.gate = state.clone();
-        self.out.trunks.insert(trunk.clone());
+        self.touched.insert(trunk.clone());
         if turned {
             let to = if state.allow { "allow" } else { "hold" };
             let detail = json!({ "reason": state.reason });
             self.record(Scope::Trunk(trunk.clone()), EntryKind::Gate, "", to, at, detail);
             self.event("gate", json!({ "trunk": trunk, "allow": state.allow, "reason": state.reason }));
         }
-        self.out.gate.push((trunk.clone(), state));
+        self.out.gate.insert(trunk.clone(), state);
     }
 
     fn record_fact(&mut self, seen: &Observation) {

@@ -155,14 +155,8 @@ pub trait Store: Send + Sync + Debug {
     /// What the last run left: trunks, active holds, campaigns, open incidents.
     fn load(&self) -> BoxFuture<'_, Result<Restored, StoreError>>;
 
-    /// Commits outcomes, in order, in one transaction, with the board they led to; `alive` is noted as the time this
-    /// controller was last alive.
-    fn commit<'a>(
-        &'a self,
-        outcomes: &'a [Outcome],
-        board: &'a Board,
-        alive: Timestamp,
-    ) -> BoxFuture<'a, Result<(), StoreError>>;
+    /// Commits outcomes, in order, in one transaction; `alive` is noted as the time this controller was last alive.
+    fn commit<'a>(&'a self, outcomes: &'a [Outcome], alive: Timestamp) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Appends a journal row of its own, such as the `start` row a replay begins at. Returns its place.
     fn journal_append<'a>(
