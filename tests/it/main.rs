@@ -1,0 +1,4 @@
+//! The integration tests: one binary, so that linking is paid once.
+
+mod architecture;
+mod dependencies;
