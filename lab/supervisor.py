@@ -12,10 +12,11 @@ import contextlib
 import fcntl
 import json
 import os
-import pathlib
+import shutil
 import signal
 import socket
 import sys
+import threading
 
 import asterisk
 import registrar
@@ -51,6 +52,15 @@ def reserved_ports(wanted):
                 yield base
                 return
     raise roots.Missing(f"no free block of {BLOCK} ports" + (f" at {wanted}" if wanted else ""))
+
+
+def sweep(root):
+    """Removes the folders of labs that were killed before they could: those whose ports nobody holds any more."""
+    for folder in (root / "srv").glob("lab-*-*"):
+        with open(roots.cache_dir() / "ports" / folder.name.split("-")[1], "w") as lock:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _free(port):
@@ -206,16 +216,17 @@ async def run(suite, state, base_port, minutes, with_trunks, until_eof):
     state.mkdir(parents=True, exist_ok=True)
     card = state / "lab.json"
     with reserved_ports(base_port) as base:
+        sweep(root)
         lab = Lab(root, base, state, with_trunks)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.add_signal_handler(number, lab.over.set)
         if until_eof:
-            def watch():
-                if not os.read(0, 4096):
-                    loop.remove_reader(0)
-                    lab.over.set()
-            loop.add_reader(0, watch)
+            def watch():  # a thread, since an event loop cannot wait for every kind of file
+                while os.read(0, 4096):
+                    pass
+                loop.call_soon_threadsafe(lab.over.set)
+            threading.Thread(target=watch, daemon=True).start()
         try:
             starting = asyncio.create_task(lab.up())
             ending = asyncio.create_task(lab.over.wait())
@@ -235,5 +246,5 @@ async def run(suite, state, base_port, minutes, with_trunks, until_eof):
             except asyncio.TimeoutError:
                 print(f"lab: its {minutes} minutes are over", file=sys.stderr)
         finally:
-            card.unlink(missing_ok=True)
             await lab.down()
+            card.unlink(missing_ok=True)  # last: whoever waits for the end of the lab waits for this
