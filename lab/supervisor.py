@@ -66,7 +66,8 @@ def sweep(root):
 def _free(port):
     for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
         with socket.socket(socket.AF_INET, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if kind == socket.SOCK_STREAM:  # a port whose last connection is only waiting out its time is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
@@ -99,7 +100,7 @@ class Lab:
             self.instances["provider"].put("pjsip.d/accounts.conf", trunks.provider_accounts())
         # The registrar first: what the PBX sends in its first second must find it listening.
         self.listeners = await registrar.serve(self.registrar, self.ports["registrar"])
-        self.listeners.append(await asyncio.start_server(self._converse, "127.0.0.1", self.ports["control"]))
+        self.listeners.append(await asyncio.start_server(self._converse, "127.0.0.1", self.ports["control"], limit=2**22))
         await asyncio.gather(*(instance.start() for instance in self.instances.values()))
 
     async def down(self):

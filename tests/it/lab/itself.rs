@@ -12,6 +12,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
 
 use super::raw_ami::{RawAmi, header};
+use super::relay::Relay;
 use super::{Behaviour, Instance, Lab, SLOW_TRUNKS, eventually};
 
 const SOON: Duration = Duration::from_secs(8);
@@ -229,6 +230,34 @@ fn an_instance_is_stopped_started_frozen_and_changed_while_it_runs() {
     assert!(ami.try_act("Action: Ping\r\n").is_err());
     lab.start_again(Instance::Pbx);
     eventually(SOON, "registered again", || (states(&mut login(&lab)).get("two-out")? == "Registered").then_some(()));
+}
+
+#[test]
+fn a_cut_link_is_silent_and_gives_what_it_held_back_when_mended() {
+    let Some(lab) = Lab::bare() else { return };
+    let relay = Relay::to(lab.ami_address());
+    let mut ami = RawAmi::login(relay.address(), "trunkwarden", lab.secret("trunkwarden"));
+    relay.cut();
+    ami.patience(Duration::from_millis(300));
+    let silence = ami.try_act("Action: Ping\r\nActionID: held\r\n").expect_err("nothing passes");
+    assert!(matches!(silence.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{silence}");
+    lab.write_trunks(&[json!({ "name": "meanwhile" })]);
+    eventually(SOON, "what happens behind the cut", || lab.account("meanwhile").registered.then_some(()));
+
+    relay.mend();
+    ami.patience(SOON);
+    assert_eq!(ami.registry("meanwhile", 1), ["Registered"], "the event came late, and came");
+
+    relay.refuse();
+    assert!(ami.try_act("Action: Ping\r\n").is_err());
+    let mut byte = [0];
+    let mut refused = TcpStream::connect(relay.address()).expect("the listener stands");
+    assert!(matches!(std::io::Read::read(&mut refused, &mut byte), Ok(0) | Err(_)), "ended without a greeting");
+    relay.mend();
+    let mut ami = RawAmi::login(relay.address(), "trunkwarden", lab.secret("trunkwarden"));
+    relay.hang_up();
+    assert!(ami.try_act("Action: Ping\r\n").is_err());
+    assert_eq!(relay.accepted(), 3);
 }
 
 fn tls(lab: &Lab, instance: Instance, authority: &Path) -> std::io::Result<String> {

@@ -13,6 +13,7 @@
 
 mod itself;
 pub(crate) mod raw_ami;
+pub(crate) mod relay;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
