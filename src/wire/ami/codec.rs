@@ -1,0 +1,289 @@
+//! Where one AMI message ends and the next begins.
+//!
+//! Separate from the meaning of messages because this is the part that faces hostile or broken peers: it never looks at
+//! a byte twice, holds no more than its limits allow, and gives the same messages (and the same error) however the
+//! bytes were cut on their way.
+//!
+//! Assumes what Asterisk does: headers are lines, a blank line ends a message. Lines end in LF with any number of CR
+//! before it (some error texts of Asterisk carry an LF of their own before the CRLF, so a blank line may come twice;
+//! empty messages are therefore skipped). The server's first line is a banner without a blank line after it.
+
+use bytes::{Buf as _, BytesMut};
+use memchr::memchr;
+use thiserror::Error;
+
+use super::message::Message;
+
+/// What a peer may make us hold.
+///
+/// Asterisk itself has no limit towards its clients: `Command` output is one message with a header per printed line.
+/// Memory in use is at most `message` plus what one [`Decoder::feed`] adds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecodeLimits {
+    /// Bytes of one line, its LF not counted.
+    pub line: usize,
+    /// Bytes of one message with the blank line that ends it.
+    pub message: usize,
+    /// Lines of one message.
+    pub headers: usize,
+}
+
+impl Default for DecodeLimits {
+    /// 64 KiB a line, 8 MiB and 100 000 lines a message: more than `pjsip show history` of a minute at 300 calls prints,
+    /// and little enough that a peer without end is cut in the first second.
+    fn default() -> Self {
+        Self { line: 64 << 10, message: 8 << 20, headers: 100_000 }
+    }
+}
+
+/// Bytes that cannot be AMI, or too many of them. The connection is of no use afterwards.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    /// A line outgrew [`DecodeLimits::line`].
+    #[error("a line is longer than {limit} bytes")]
+    LineTooLong {
+        /// The limit it passed.
+        limit: usize,
+    },
+    /// A message outgrew [`DecodeLimits::message`].
+    #[error("a message is longer than {limit} bytes")]
+    MessageTooLong {
+        /// The limit it passed.
+        limit: usize,
+    },
+    /// A message has more lines than [`DecodeLimits::headers`].
+    #[error("a message has more than {limit} headers")]
+    TooManyHeaders {
+        /// The limit it passed.
+        limit: usize,
+    },
+    /// What greeted us is no manager interface: another service listens there.
+    #[error("the greeting is not that of an Asterisk manager: {seen:?}")]
+    NotAManager {
+        /// The beginning of what was sent instead, unprintable bytes escaped.
+        seen: String,
+    },
+}
+
+/// What a decoder hands out.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// The server's greeting; comes once, first, and only from [`Decoder::expecting_banner`].
+    Banner(Banner),
+    /// One message.
+    Message(Message),
+}
+
+/// The line an AMI server greets with, such as `Asterisk Call Manager/11.0.0`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Banner {
+    line: String,
+}
+
+/// The longest greeting looked at. Asterisk's has 28 bytes.
+const BANNER_LIMIT: usize = 256;
+/// What every greeting of Asterisk, and of the proxies in front of it, begins with.
+const BANNER_PREFIX: &[u8] = b"Asterisk Call Manager";
+
+impl Banner {
+    fn parse(line: &[u8]) -> Result<Self, DecodeError> {
+        if line.starts_with(BANNER_PREFIX) {
+            Ok(Self { line: String::from_utf8_lossy(line).into_owned() })
+        } else {
+            let seen = line.get(..64).unwrap_or(line).escape_ascii().to_string();
+            Err(DecodeError::NotAManager { seen })
+        }
+    }
+
+    /// The greeting as it was sent.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.line
+    }
+
+    /// The protocol version it names; none behind a proxy that writes a word there (`…/Proxy`).
+    #[must_use]
+    pub fn version(&self) -> Option<AmiVersion> {
+        let (_, version) = self.line.rsplit_once('/')?;
+        let mut parts = version.trim().split('.').map(|part| part.parse::<u16>().ok());
+        let major = parts.next()??;
+        let minor = parts.next().flatten().unwrap_or(0);
+        let patch = parts.next().flatten().unwrap_or(0);
+        Some(AmiVersion { major, minor, patch })
+    }
+}
+
+/// The version of the manager protocol, not of Asterisk.
+///
+/// Source: `include/asterisk/manager.h` on each branch: Asterisk 16 says 5.0, 18 7.0, 20 9.0, 21 10.0, 22 11.0, 23 12.0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AmiVersion {
+    /// Grows with each branch of Asterisk.
+    pub major: u16,
+    /// Grows when something is added.
+    pub minor: u16,
+    /// Grows with repairs.
+    pub patch: u16,
+}
+
+impl std::fmt::Display for AmiVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    Banner,
+    Messages,
+    Failed(DecodeError),
+}
+
+/// The incremental decoder: feed it bytes as they come, take frames until there is none.
+///
+/// Guarantees: no byte is searched twice; the frames do not depend on how the bytes were split; after an error it stays
+/// failed and has let go of its memory; it never panics.
+#[derive(Debug)]
+pub struct Decoder {
+    /// The message being collected starts at 0.
+    buffer: BytesMut,
+    /// The line being collected starts here.
+    line_start: usize,
+    /// Nothing before this needs to be searched again.
+    searched: usize,
+    lines: usize,
+    limits: DecodeLimits,
+    state: State,
+}
+
+impl Decoder {
+    /// A decoder for a stream that starts with messages: a recording, or what a client sends to a server.
+    #[must_use]
+    pub fn new(limits: DecodeLimits) -> Self {
+        Self { buffer: BytesMut::new(), line_start: 0, searched: 0, lines: 0, limits, state: State::Messages }
+    }
+
+    /// A decoder for what a server sends on a fresh connection: a banner first.
+    #[must_use]
+    pub fn expecting_banner(limits: DecodeLimits) -> Self {
+        Self { state: State::Banner, ..Self::new(limits) }
+    }
+
+    /// Adds bytes. Take all frames before adding more, or the limits bound nothing.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        if !matches!(self.state, State::Failed(_)) {
+            self.buffer.extend_from_slice(bytes);
+        }
+    }
+
+    /// The buffer itself, with room for at least `room` bytes, for reading a socket without a copy. Only append to it.
+    pub fn buffer_mut(&mut self, room: usize) -> &mut BytesMut {
+        self.buffer.reserve(room);
+        &mut self.buffer
+    }
+
+    /// Bytes held that are not yet part of a frame handed out.
+    #[must_use]
+    pub fn pending_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// The next frame, or `None` until more bytes are fed.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; the same one on every later call.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, DecodeError> {
+        let frame = match &self.state {
+            State::Messages => self.next_message().map(|message| message.map(Frame::Message)),
+            State::Banner => self.banner().map(|banner| banner.map(Frame::Banner)),
+            State::Failed(error) => return Err(error.clone()),
+        };
+        if let Err(error) = &frame {
+            self.state = State::Failed(error.clone());
+            self.buffer = BytesMut::new();
+        }
+        frame
+    }
+
+    fn banner(&mut self) -> Result<Option<Banner>, DecodeError> {
+        let end =
+            memchr(b'\n', self.buffer.get(self.searched..).unwrap_or_default()).map(|found| found + self.searched);
+        match end {
+            Some(end) if end <= BANNER_LIMIT => {
+                let banner = Banner::parse(without_trailing_cr(&self.buffer[..end]))?;
+                self.buffer.advance(end + 1);
+                self.searched = 0;
+                self.state = State::Messages;
+                Ok(Some(banner))
+            }
+            None if self.buffer.len() <= BANNER_LIMIT => {
+                self.searched = self.buffer.len();
+                Ok(None)
+            }
+            // Only the part that every split has seen by now decides, so that the error does not depend on the split.
+            Some(_) | None => match Banner::parse(&self.buffer[..BANNER_LIMIT]) {
+                Ok(_) => Err(DecodeError::LineTooLong { limit: BANNER_LIMIT }),
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
+        loop {
+            let bytes = self.buffer.as_ref();
+            let Some(found) = memchr(b'\n', &bytes[self.searched..]) else {
+                self.searched = bytes.len();
+                self.check_line(bytes.len(), bytes.len())?;
+                return Ok(None);
+            };
+            let end = self.searched + found;
+            self.check_line(end, end + 1)?;
+            let line = &bytes[self.line_start..end];
+            if line.first().is_none_or(|first| *first == b'\r') && line.iter().all(|byte| *byte == b'\r') {
+                let message = (self.lines > 0).then(|| {
+                    let mut lines = self.buffer.split_to(end + 1);
+                    lines.truncate(self.line_start);
+                    Message::from_lines(lines.freeze())
+                });
+                (self.line_start, self.searched, self.lines) = (0, 0, 0);
+                if message.is_some() {
+                    return Ok(message);
+                }
+                self.buffer.advance(end + 1);
+            } else {
+                self.lines += 1;
+                if self.lines > self.limits.headers {
+                    return Err(DecodeError::TooManyHeaders { limit: self.limits.headers });
+                }
+                self.line_start = end + 1;
+                self.searched = end + 1;
+            }
+        }
+    }
+
+    /// Checks the line that reaches to `line_end` in a message that so far reaches to `message_end`.
+    ///
+    /// Where both limits are passed, the one passed at the earlier byte is reported: a peer's bytes decide it, not reads.
+    fn check_line(&self, line_end: usize, message_end: usize) -> Result<(), DecodeError> {
+        let line_cut = self.line_start.saturating_add(self.limits.line);
+        let message_cut = self.limits.message;
+        let too_long_line = line_end > line_cut;
+        let too_long_message = message_end > message_cut;
+        if too_long_line && (!too_long_message || line_cut <= message_cut) {
+            Err(DecodeError::LineTooLong { limit: self.limits.line })
+        } else if too_long_message {
+            Err(DecodeError::MessageTooLong { limit: self.limits.message })
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Strips every CR at the end of a line.
+pub(super) fn without_trailing_cr(line: &[u8]) -> &[u8] {
+    let mut line = line;
+    while let [rest @ .., b'\r'] = line {
+        line = rest;
+    }
+    line
+}

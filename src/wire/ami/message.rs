@@ -1,0 +1,452 @@
+//! One AMI message: its headers, in order, and the rule that what is secret in it cannot be printed.
+//!
+//! Separate from the codec because this is where redaction lives: Asterisk sends trunk passwords in clear to any user
+//! with `write=reporting` (`AuthDetail`), digests in security events, and whole REGISTERs in `Command` output. A
+//! [`Message`] therefore shows such values only through accessors named for it ([`Header::secret`],
+//! [`Message::expose_output`], [`Message::expose_wire`]); `Debug`, `Display` and `Serialize` print `[redacted]`.
+//!
+//! Assumes nothing about encoding: values are bytes, and are read as UTF-8 with replacement characters. Header names
+//! match without regard to case, headers may repeat, and a line without a colon is kept, as a header without a name.
+
+use std::{borrow::Cow, fmt};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use memchr::memchr;
+use secrecy::SecretString;
+use serde::ser::{Serialize, SerializeSeq as _, Serializer};
+
+use super::codec::without_trailing_cr;
+
+/// What is printed in place of a secret.
+pub const REDACTED: &str = "[redacted]";
+
+/// One message: a cheap slice of the receive buffer, with borrowed access to its headers.
+///
+/// A clone shares the bytes. A message that is kept should be [compacted](Message::compact): a slice holds on to the whole
+/// buffer it was read into.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    /// Lines, each with its LF (the last may lack it), without the blank line.
+    lines: Bytes,
+}
+
+impl Message {
+    /// A message from its lines, the closing blank line left out.
+    pub(super) fn from_lines(lines: Bytes) -> Self {
+        Self { lines }
+    }
+
+    /// A message from text as Asterisk would send it: for tests, simulators and replays. Blank lines are ignored.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        Self { lines: Bytes::copy_from_slice(text.as_bytes()) }
+    }
+
+    /// The same message in memory of its own, so that keeping it does not keep its neighbours.
+    #[must_use]
+    pub fn compact(&self) -> Self {
+        Self { lines: Bytes::copy_from_slice(&self.lines) }
+    }
+
+    /// Bytes on the wire, the closing blank line left out.
+    #[must_use]
+    pub fn wire_len(&self) -> usize {
+        self.lines.len()
+    }
+
+    /// The lines as they came, **secrets included**: for a proxy that hands them on. Never log this.
+    #[must_use]
+    pub fn expose_wire(&self) -> &[u8] {
+        &self.lines
+    }
+
+    /// All headers in the order they came.
+    #[must_use]
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { rest: &self.lines, context: Context::of(&self.lines) }
+    }
+
+    /// The first header of that name.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<Header<'_>> {
+        self.headers().find(|header| header.is(name))
+    }
+
+    /// The first value of that name, [`REDACTED`] if it is secret.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.header(name).map(|header| header.value())
+    }
+
+    /// The first value of that name, unless it is missing or empty: Asterisk writes unset options as empty values.
+    #[must_use]
+    pub fn get_filled(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.get(name).filter(|value| !value.is_empty())
+    }
+
+    /// Every value of a repeated header, in order.
+    pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> + 'a {
+        self.headers().filter(move |header| header.is(name)).map(|header| header.value())
+    }
+
+    /// The first value of that name, secret or not, as a secret.
+    #[must_use]
+    pub fn secret(&self, name: &str) -> Option<SecretString> {
+        self.header(name).map(|header| header.secret())
+    }
+
+    /// The event's name, if this is an event: the message's first header is `Event`.
+    #[must_use]
+    pub fn event(&self) -> Option<Cow<'_, str>> {
+        self.first("Event")
+    }
+
+    /// Whether this is the event of that name. Asterisk's names are compared as they are.
+    #[must_use]
+    pub fn is_event(&self, name: &str) -> bool {
+        self.headers().next().is_some_and(|first| first.is("Event") && first.value == name.as_bytes())
+    }
+
+    /// The response's word (`Success`, `Error`, `Goodbye`), if this is a response: the first header is `Response`.
+    #[must_use]
+    pub fn response(&self) -> Option<Cow<'_, str>> {
+        self.first("Response")
+    }
+
+    /// Whether this is a `Response: Error`.
+    #[must_use]
+    pub fn is_error(&self) -> bool {
+        self.response().is_some_and(|word| word.eq_ignore_ascii_case("Error"))
+    }
+
+    /// The id of the action this answers, or that its event names.
+    #[must_use]
+    pub fn action_id(&self) -> Option<Cow<'_, str>> {
+        self.get("ActionID")
+    }
+
+    /// When Asterisk says it happened: `Timestamp: seconds.microseconds`, there with `timestampevents=yes`.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        let value = self.get("Timestamp")?;
+        let (seconds, fraction) = value.trim().split_once('.').unwrap_or((value.trim(), "0"));
+        let micros: i32 = format!("{fraction:0<6}").get(..6)?.parse().ok()?;
+        Timestamp::new(seconds.parse().ok()?, micros.checked_mul(1000)?).ok()
+    }
+
+    /// The printed lines of a `Command` response, those with secrets replaced.
+    pub fn output(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.get_all("Output")
+    }
+
+    /// The printed lines of a `Command` response as they are, joined by LF: SIP history contains digests.
+    #[must_use]
+    pub fn expose_output(&self) -> SecretString {
+        let mut text = String::new();
+        for header in self.headers().filter(|header| header.is("Output")) {
+            text.push_str(&String::from_utf8_lossy(header.value));
+            text.push('\n');
+        }
+        text.into()
+    }
+
+    fn first(&self, name: &str) -> Option<Cow<'_, str>> {
+        self.headers().next().filter(|first| first.is(name)).map(|first| first.value())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.headers()).finish()
+    }
+}
+
+impl fmt::Display for Message {
+    /// The headers as lines, secrets replaced.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for header in self.headers() {
+            if header.name.is_empty() {
+                writeln!(f, "{}", header.value())?;
+            } else {
+                writeln!(f, "{}: {}", header.name(), header.value())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Message {
+    /// A list of `[name, value]` pairs, since names repeat and order matters; secrets replaced.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut pairs = serializer.serialize_seq(None)?;
+        for header in self.headers() {
+            pairs.serialize_element(&(header.name(), header.value()))?;
+        }
+        pairs.end()
+    }
+}
+
+/// The headers of a message, borrowed, in order. See [`Message::headers`].
+#[derive(Clone)]
+pub struct Headers<'a> {
+    rest: &'a [u8],
+    context: Context,
+}
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Header<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Header<'a>> {
+        loop {
+            if self.rest.is_empty() {
+                return None;
+            }
+            let (line, rest) = match memchr(b'\n', self.rest) {
+                Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
+                None => (self.rest, &[][..]),
+            };
+            self.rest = rest;
+            let line = without_trailing_cr(line);
+            if !line.is_empty() {
+                return Some(Header::parse(line, self.context));
+            }
+        }
+    }
+}
+
+/// One header, borrowed from its message.
+#[derive(Clone, Copy)]
+pub struct Header<'a> {
+    name: &'a [u8],
+    value: &'a [u8],
+    context: Context,
+}
+
+impl<'a> Header<'a> {
+    /// One blank after the colon belongs to the syntax; further ones are part of the value, as `Output` needs them.
+    #[inline]
+    fn parse(line: &'a [u8], context: Context) -> Self {
+        match memchr(b':', line) {
+            Some(colon) => {
+                let value = &line[colon + 1..];
+                Self { name: &line[..colon], value: value.strip_prefix(b" ").unwrap_or(value), context }
+            }
+            None => Self { name: &[], value: line, context },
+        }
+    }
+
+    /// The name as written; empty for a line without a colon.
+    #[must_use]
+    pub fn name(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.name)
+    }
+
+    /// The name's bytes.
+    #[must_use]
+    #[inline]
+    pub fn name_bytes(&self) -> &'a [u8] {
+        self.name
+    }
+
+    /// Whether the header has this name, whatever the case.
+    #[must_use]
+    #[inline]
+    pub fn is(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+
+    /// The value, or [`REDACTED`] if it is secret. Bytes that are not UTF-8 become replacement characters.
+    #[must_use]
+    pub fn value(&self) -> Cow<'a, str> {
+        String::from_utf8_lossy(self.value_bytes())
+    }
+
+    /// The value's bytes, or [`REDACTED`] if it is secret.
+    #[must_use]
+    #[inline]
+    pub fn value_bytes(&self) -> &'a [u8] {
+        if self.is_secret() { REDACTED.as_bytes() } else { self.value }
+    }
+
+    /// The value as a secret, whether it is one or not.
+    #[must_use]
+    pub fn secret(&self) -> SecretString {
+        String::from_utf8_lossy(self.value).into_owned().into()
+    }
+
+    /// Whether the value is a secret by its name, its message, or what it says. An empty value is none.
+    #[must_use]
+    #[inline]
+    pub fn is_secret(&self) -> bool {
+        if self.value.is_empty() {
+            return false;
+        }
+        match self.context {
+            Context::Plain => {}
+            Context::Auth => return !AUTH_PUBLIC.iter().any(|name| self.is(name)),
+            Context::Security => {
+                if SECURITY_SECRET.iter().any(|name| self.is(name)) {
+                    return true;
+                }
+            }
+            Context::AstDb => {
+                if self.is("Key") {
+                    return false;
+                }
+            }
+            Context::SecretVariable => {
+                if self.is("Value") {
+                    return true;
+                }
+            }
+        }
+        is_secret_name(self.name) || (is_free_text(self.name) && says_a_secret(self.value))
+    }
+}
+
+impl fmt::Debug for Header<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {:?}", self.name(), self.value())
+    }
+}
+
+/// What the message is, as far as it decides which of its headers are secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Context {
+    Plain,
+    /// `AuthDetail`, `AuthList`: every field of an auth object (`res/res_pjsip/config_auth.c`).
+    Auth,
+    /// Security events that carry a digest (`main/security_events.c`).
+    Security,
+    /// `DBGetResponse`: its `Key` is the name of an entry.
+    AstDb,
+    /// `VarSet` of a variable whose name says that its value is secret.
+    SecretVariable,
+}
+
+/// What of an auth object may be shown: it is listed here, so that a field added by a later Asterisk is hidden at first.
+const AUTH_PUBLIC: [&str; 14] = [
+    "Event",
+    "ActionID",
+    "Privilege",
+    "Timestamp",
+    "SystemName",
+    "ObjectType",
+    "ObjectName",
+    "Username",
+    "Realm",
+    "AuthType",
+    "SupportedAlgorithmsUac",
+    "SupportedAlgorithmsUas",
+    "NonceLifetime",
+    "EndpointName",
+];
+
+/// Digests in `ChallengeResponseFailed` and `InvalidPassword`: a password can be guessed from them offline.
+const SECURITY_SECRET: [&str; 4] = ["Response", "ExpectedResponse", "ReceivedHash", "ReceivedChallenge"];
+
+impl Context {
+    #[inline]
+    fn of(lines: &[u8]) -> Self {
+        // Events only, and of those few: this runs for every message.
+        let Some(rest) = lines.get(..7).filter(|start| start.eq_ignore_ascii_case(b"event: ")).map(|_| &lines[7..])
+        else {
+            return Self::of_unusual(lines);
+        };
+        match rest.first() {
+            Some(b'A') if is_line(rest, b"AuthDetail") || is_line(rest, b"AuthList") => Self::Auth,
+            Some(b'C') if is_line(rest, b"ChallengeResponseFailed") => Self::Security,
+            Some(b'I') if is_line(rest, b"InvalidPassword") => Self::Security,
+            Some(b'D') if is_line(rest, b"DBGetResponse") || is_line(rest, b"DBGetTreeResponse") => Self::AstDb,
+            Some(b'V') if is_line(rest, b"VarSet") => {
+                let variable = Headers { rest, context: Self::Plain }.find(|header| header.is("Variable"));
+                if variable.is_some_and(|header| says_a_secret(header.value)) {
+                    Self::SecretVariable
+                } else {
+                    Self::Plain
+                }
+            }
+            Some(_) | None => Self::Plain,
+        }
+    }
+
+    /// The same for a message whose first line is not `Event: …` to the letter.
+    fn of_unusual(lines: &[u8]) -> Self {
+        let event = Headers { rest: lines, context: Self::Plain }.find(|header| header.is("Event"));
+        match event.map(|header| header.value.trim_ascii()) {
+            Some(b"AuthDetail" | b"AuthList") => Self::Auth,
+            Some(b"ChallengeResponseFailed" | b"InvalidPassword") => Self::Security,
+            Some(_) | None => Self::Plain,
+        }
+    }
+}
+
+fn is_line(lines: &[u8], word: &[u8]) -> bool {
+    lines.strip_prefix(word).is_some_and(|rest| matches!(rest.first(), None | Some(b'\r' | b'\n')))
+}
+
+/// Names whose value is secret in whatever message: what AMI logins, auth objects and SIP carry.
+#[inline]
+pub(super) fn is_secret_name(name: &[u8]) -> bool {
+    // The length first: most names fail on it, and this is asked for every value.
+    let known: &[&[u8]] = match name.len() {
+        3 => &[b"Key"],
+        6 => &[b"Secret"],
+        7 => &[b"Md5Cred"],
+        8 => &[b"Password"],
+        10 => &[b"Passphrase"],
+        11 => &[b"OauthSecret"],
+        12 => &[b"RefreshToken"],
+        13 => &[b"Authorization"],
+        14 => &[b"PasswordDigest"],
+        16 => &[b"ExpectedResponse"],
+        19 => &[b"Proxy-Authorization"],
+        _ => return false,
+    };
+    known.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+}
+
+/// Headers that repeat what people, dialplans and SIP peers wrote.
+#[inline]
+fn is_free_text(name: &[u8]) -> bool {
+    match name.len() {
+        0 => true,
+        5 => name.eq_ignore_ascii_case(b"Value"),
+        6 => name.eq_ignore_ascii_case(b"Output"),
+        7 => name.eq_ignore_ascii_case(b"AppData") || name.eq_ignore_ascii_case(b"Command"),
+        8 => name.eq_ignore_ascii_case(b"Variable"),
+        _ => name.get(..12).is_some_and(|start| start.eq_ignore_ascii_case(b"ChanVariable")),
+    }
+}
+
+/// Whether a line of free text names something secret: an `Authorization` header, a password column, a key setting.
+///
+/// It rather hides a harmless line than shows a password: parsers that need the line read it through
+/// [`Message::expose_output`].
+fn says_a_secret(text: &[u8]) -> bool {
+    const WORDS: [&[u8]; 9] = [
+        b"authorization",
+        b"password",
+        b"passwd",
+        b"secret",
+        b"md5_cred",
+        b"md5cred",
+        b"refresh_token",
+        b"refreshtoken",
+        b"digest username=",
+    ];
+    (0..text.len()).any(|at| {
+        WORDS.iter().any(|word| {
+            text[at].eq_ignore_ascii_case(&word[0])
+                && text.get(at..at + word.len()).is_some_and(|part| part.eq_ignore_ascii_case(word))
+        })
+    })
+}
