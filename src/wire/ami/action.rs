@@ -306,3 +306,94 @@ fn check_line(field: &str, value: &str) -> Result<(), ActionError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::codec::{DecodeLimits, Decoder, Frame};
+    use super::*;
+
+    fn wire(action: &Action) -> String {
+        String::from_utf8(action.encode("id").unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_action_is_written_with_its_id_first() {
+        let action = Action::pjsip_qualify("airtel").unwrap();
+        assert_eq!(wire(&action), "Action: PJSIPQualify\r\nActionID: id\r\nEndpoint: airtel\r\n\r\n");
+    }
+
+    #[test]
+    fn what_would_end_a_header_is_refused_by_name() {
+        for (byte, text) in [(b'\r', "a\rb"), (b'\n', "a\nAction: Originate"), (0, "a\0b")] {
+            let refused = |field: &str| ActionError::ForbiddenByte { field: field.to_owned(), byte };
+            assert_eq!(Action::pjsip_register(text).unwrap_err(), refused("Registration"));
+            assert_eq!(Action::ping().encode(text).unwrap_err(), refused("ActionID"));
+            assert_eq!(Action::new(text).unwrap_err(), refused("Action"));
+        }
+    }
+
+    #[test]
+    fn names_that_would_be_another_header_are_refused() {
+        for name in ["", "A b", "A:", "A\r\nB", "\u{e9}", " A"] {
+            assert!(matches!(Action::ping().with(name, "x"), Err(ActionError::BadName { .. })), "{name:?}");
+        }
+        assert!(matches!(Action::ping().with("actionid", "x"), Err(ActionError::Reserved { .. })));
+        assert!(matches!(Action::new("Ping "), Err(ActionError::BadName { .. })), "blanks become part of the action");
+    }
+
+    #[test]
+    fn lines_and_headers_end_where_asterisk_stops_reading() {
+        let line = |bytes: usize| Action::command(&"x".repeat(bytes - "Command: \r\n".len()));
+        assert!(line(1024).is_ok());
+        assert_eq!(line(1025).unwrap_err(), ActionError::LineTooLong { field: "Command".to_owned(), bytes: 1025 });
+        let many = |count: usize| (2..count).try_fold(Action::ping(), |action, _| action.with("Variable", "a=b"));
+        assert_eq!(wire(&many(128).unwrap()).lines().count(), 129, "128 headers and the blank line");
+        assert_eq!(many(129).unwrap_err(), ActionError::TooManyHeaders);
+        assert_eq!(Action::ping().encode(&"x".repeat(64)).unwrap_err(), ActionError::ActionIdTooLong);
+    }
+
+    #[test]
+    fn secrets_are_written_but_never_printed() {
+        let action = Action::new("Login").unwrap().with("Secret", "hush").unwrap();
+        let action = action.with_secret("Other", &"hush".into()).unwrap().with("Username", "u").unwrap();
+        assert!(wire(&action).contains("Secret: hush\r\nOther: hush\r\n"));
+        let printed = format!("{action:?}");
+        assert!(!printed.contains("hush") && printed.contains("\"u\""), "{printed}");
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded(
+            headers in prop::collection::vec(("[A-Za-z][A-Za-z0-9-]{0,12}", "[ -~\u{e9}\u{4e2d}]{0,60}"), 0..20),
+        ) {
+            let mut action = Action::new("Test").unwrap();
+            let mut expected = vec![("Action".to_owned(), "Test".to_owned()), ("ActionID".to_owned(), "id".to_owned())];
+            for (name, value) in headers {
+                if name.eq_ignore_ascii_case("Action") || name.eq_ignore_ascii_case("ActionID") { continue; }
+                action = action.with(&name, &value).unwrap();
+                expected.push((name, value));
+            }
+            let mut decoder = Decoder::new(DecodeLimits::default());
+            decoder.feed(&action.encode("id").unwrap());
+            let Ok(Some(Frame::Message(message))) = decoder.next_frame() else { panic!("one message") };
+            let read: Vec<_> = message
+                .headers()
+                .map(|header| (header.name().into_owned(), header.secret().expose_secret().to_owned()))
+                .collect();
+            prop_assert_eq!(read, expected);
+            prop_assert_eq!(decoder.pending_bytes(), 0);
+        }
+
+        #[test]
+        fn whatever_the_value_there_is_one_message_or_an_error(value in any::<String>()) {
+            if let Ok(action) = Action::command(&value) {
+                let bytes = action.encode("id").unwrap();
+                let text = String::from_utf8(bytes.to_vec()).unwrap();
+                prop_assert_eq!(text.matches("\r\n").count(), 4);
+                prop_assert_eq!(text.matches('\n').count(), 4);
+            }
+        }
+    }
+}

@@ -287,3 +287,244 @@ pub(super) fn without_trailing_cr(line: &[u8]) -> &[u8] {
     }
     line
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BUSY: &[u8] = include_bytes!("../../../tests/fixtures/ami-busy.ami");
+
+    /// The messages of a recording in text form: notes of the recorder and the banner's line left out.
+    pub(in crate::wire::ami) fn recorded(text: &str) -> Vec<Message> {
+        let wire: String = text
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.starts_with("b'"))
+            .map(|line| format!("{line}\r\n"))
+            .collect();
+        let mut decoder = Decoder::new(DecodeLimits::default());
+        decoder.feed(wire.as_bytes());
+        decoder.feed(b"\r\n");
+        messages(&mut decoder).unwrap()
+    }
+
+    fn messages(decoder: &mut Decoder) -> Result<Vec<Message>, DecodeError> {
+        let mut all = Vec::new();
+        while let Some(frame) = decoder.next_frame()? {
+            if let Frame::Message(message) = frame {
+                all.push(message);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Everything a decoder says about these bytes, fed in pieces of the given sizes (the last size repeats).
+    fn outcome(
+        bytes: &[u8],
+        sizes: &[usize],
+        limits: DecodeLimits,
+        banner: bool,
+    ) -> (Vec<String>, Option<DecodeError>) {
+        let mut decoder = if banner { Decoder::expecting_banner(limits) } else { Decoder::new(limits) };
+        let mut seen = Vec::new();
+        let (mut rest, mut turn) = (bytes, 0);
+        while !rest.is_empty() {
+            let size = sizes.get(turn).or(sizes.last()).copied().unwrap_or(1).clamp(1, rest.len());
+            turn += 1;
+            let (piece, tail) = rest.split_at(size);
+            rest = tail;
+            decoder.feed(piece);
+            loop {
+                match decoder.next_frame() {
+                    Ok(Some(Frame::Message(message))) => seen.push(message.expose_wire().escape_ascii().to_string()),
+                    Ok(Some(Frame::Banner(banner))) => seen.push(format!("banner {}", banner.as_str())),
+                    Ok(None) => break,
+                    Err(error) => return (seen, Some(error)),
+                }
+            }
+        }
+        (seen, None)
+    }
+
+    fn decode(bytes: &[u8]) -> Vec<Message> {
+        let mut decoder = Decoder::new(DecodeLimits::default());
+        decoder.feed(bytes);
+        messages(&mut decoder).unwrap()
+    }
+
+    #[test]
+    fn the_busy_minute_has_its_messages_whole() {
+        let all = decode(BUSY);
+        // Counted in the recording by another program: lines that begin a message.
+        let starts = BUSY
+            .split(|byte| *byte == b'\n')
+            .filter(|line| line.starts_with(b"Event: ") || line.starts_with(b"Response: "))
+            .count();
+        let started = all.iter().filter(|message| message.event().is_some() || message.response().is_some()).count();
+        // `OriginateResponse` has a `Response:` header inside.
+        assert_eq!(started, starts - all.iter().filter(|message| message.is_event("OriginateResponse")).count());
+        assert_eq!(all.len(), started, "no message begins with anything else");
+        assert_eq!(all.iter().filter(|message| message.is_event("Registry")).count(), 42);
+    }
+
+    #[test]
+    fn line_ends_may_be_lf_or_any_number_of_cr_and_lf() {
+        for wire in ["A: 1\nB: 2\n\n", "A: 1\r\nB: 2\r\n\r\n", "A: 1\r\r\nB: 2\r\n\r\r\n", "A: 1\nB: 2\r\n\n"] {
+            let all = decode(wire.as_bytes());
+            assert_eq!(all.len(), 1, "{wire:?}");
+            assert_eq!(format!("{:?}", all[0]), r#"[A: "1", B: "2"]"#, "{wire:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_feed_inside_an_error_text_leaves_no_empty_message() {
+        let all = decode(b"Response: Error\r\nMessage: Unable to retrieve\n\r\n\r\nEvent: X\r\n\r\n");
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].get("Message").unwrap(), "Unable to retrieve");
+        assert!(all[1].is_event("X"));
+    }
+
+    #[test]
+    fn an_unfinished_message_waits() {
+        let mut decoder = Decoder::new(DecodeLimits::default());
+        decoder.feed(b"Event: X\r\nA: 1\r\n");
+        assert!(decoder.next_frame().unwrap().is_none());
+        decoder.feed(b"\r\n");
+        assert!(matches!(decoder.next_frame(), Ok(Some(Frame::Message(_)))));
+        assert_eq!(decoder.pending_bytes(), 0);
+    }
+
+    #[test]
+    fn banners_of_asterisk_and_of_proxies_are_read() {
+        let banner = |line: &str| Banner::parse(line.as_bytes()).map(|banner| banner.version());
+        let version = |major, minor, patch| Some(AmiVersion { major, minor, patch });
+        assert_eq!(banner("Asterisk Call Manager/11.0.0"), Ok(version(11, 0, 0)));
+        assert_eq!(banner("Asterisk Call Manager/5.0"), Ok(version(5, 0, 0)));
+        assert_eq!(banner("Asterisk Call Manager Proxy/1.22"), Ok(version(1, 22, 0)));
+        assert_eq!(banner("Asterisk Call Manager/Proxy"), Ok(None));
+        assert!(
+            matches!(banner("SSH-2.0-OpenSSH_9.2"), Err(DecodeError::NotAManager { seen }) if seen == "SSH-2.0-OpenSSH_9.2")
+        );
+    }
+
+    #[test]
+    fn a_greeting_without_end_is_cut_and_the_memory_given_back() {
+        let mut decoder = Decoder::expecting_banner(DecodeLimits::default());
+        decoder.feed(&[b'x'; 300]);
+        assert!(matches!(decoder.next_frame(), Err(DecodeError::NotAManager { .. })));
+        decoder.feed(&[b'x'; 300]);
+        assert!(matches!(decoder.next_frame(), Err(DecodeError::NotAManager { .. })), "it stays failed");
+        assert_eq!(decoder.pending_bytes(), 0);
+        let (_, error) = outcome(
+            &[b"Asterisk Call Manager/".as_slice(), &[b'1'; 300]].concat(),
+            &[7],
+            DecodeLimits::default(),
+            true,
+        );
+        assert_eq!(error, Some(DecodeError::LineTooLong { limit: BANNER_LIMIT }));
+    }
+
+    #[test]
+    fn a_gibibyte_without_a_line_end_is_cut_at_the_limit() {
+        let mut decoder = Decoder::new(DecodeLimits::default());
+        let chunk = [b'x'; 16 << 10];
+        let mut fed = 0_usize;
+        let error = loop {
+            decoder.feed(&chunk);
+            fed += chunk.len();
+            assert!(fed <= 1 << 30, "it would have held a gibibyte");
+            if let Err(error) = decoder.next_frame() {
+                break error;
+            }
+        };
+        assert_eq!(error, DecodeError::LineTooLong { limit: 64 << 10 });
+        assert!(fed <= (64 << 10) + chunk.len());
+    }
+
+    #[test]
+    fn a_message_without_end_is_cut_at_the_limit() {
+        let limits = DecodeLimits { line: 100, message: 1000, headers: 1_000_000 };
+        let (seen, error) = outcome(&b"A: 1\r\n".repeat(1000), &[64], limits, false);
+        assert_eq!((seen.len(), error), (0, Some(DecodeError::MessageTooLong { limit: 1000 })));
+        let limits = DecodeLimits { line: 100, message: 1 << 20, headers: 10 };
+        let (_, error) = outcome(&b"A: 1\r\n".repeat(1000), &[64], limits, false);
+        assert_eq!(error, Some(DecodeError::TooManyHeaders { limit: 10 }));
+    }
+
+    #[test]
+    fn what_is_exactly_at_the_limits_passes() {
+        let limits = DecodeLimits { line: 6, message: 18, headers: 2 };
+        // 5 bytes and CR are 6; two lines of 7 and a blank line of 2 are 16.
+        let (seen, error) = outcome(b"A: 12\r\nB: 34\r\n\r\n", &[1], limits, false);
+        assert_eq!((seen.len(), error), (1, None));
+        let (_, error) = outcome(b"A: 123\r\n\r\n", &[1], limits, false);
+        assert_eq!(error, Some(DecodeError::LineTooLong { limit: 6 }));
+    }
+
+    #[test]
+    fn byte_by_byte_costs_no_rescans() {
+        // 8 MiB of one message, fed in pieces of 64 bytes: quadratic work would take minutes.
+        let limits = DecodeLimits { message: 16 << 20, headers: 10_000_000, ..DecodeLimits::default() };
+        let mut decoder = Decoder::new(limits);
+        for _ in 0..(8 << 20) / 64 {
+            decoder.feed(&[b'x'; 63]);
+            decoder.feed(b"\n");
+            assert!(decoder.next_frame().unwrap().is_none());
+        }
+        decoder.feed(b"\n");
+        assert!(decoder.next_frame().unwrap().is_some());
+    }
+
+    #[test]
+    fn the_recording_comes_out_the_same_whatever_the_reads() {
+        let whole = outcome(BUSY, &[BUSY.len()], DecodeLimits::default(), false);
+        assert!(whole.0.len() > 2000 && whole.1.is_none());
+        for size in [1, 2, 3, 7, 1448, 16 << 10] {
+            assert!(outcome(BUSY, &[size], DecodeLimits::default(), false) == whole, "pieces of {size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same_messages_and_the_same_error(
+            // Mostly what the syntax is made of, so that ends and limits meet.
+            bytes in prop::collection::vec(prop_oneof![Just(b'\n'), Just(b'\r'), Just(b':'), Just(b'a'), any::<u8>()], 0..400),
+            sizes in prop::collection::vec(1_usize..40, 1..40),
+            line in 1_usize..40, message in 1_usize..120, headers in 1_usize..8, banner: bool,
+        ) {
+            let limits = DecodeLimits { line, message, headers };
+            let prefix: &[u8] = if banner { b"Asterisk Call Manager/11.0.0\r\n" } else { b"" };
+            let bytes = [prefix, &bytes].concat();
+            let whole = outcome(&bytes, &[bytes.len().max(1)], limits, banner);
+            prop_assert_eq!(&outcome(&bytes, &sizes, limits, banner), &whole);
+            prop_assert_eq!(&outcome(&bytes, &[1], limits, banner), &whole);
+        }
+
+        #[test]
+        fn any_split_of_the_recording_gives_the_same_messages(
+            start in 0..BUSY.len() - 20_000, sizes in prop::collection::vec(1_usize..3000, 1..40),
+        ) {
+            let part = &BUSY[start..start + 20_000];
+            let whole = outcome(part, &[part.len()], DecodeLimits::default(), false);
+            prop_assert_eq!(outcome(part, &sizes, DecodeLimits::default(), false), whole);
+        }
+
+        #[test]
+        fn garbage_instead_of_a_banner_never_panics_and_does_not_depend_on_the_split(
+            bytes in prop::collection::vec(any::<u8>(), 0..600), sizes in prop::collection::vec(1_usize..40, 1..40),
+        ) {
+            let whole = outcome(&bytes, &[bytes.len().max(1)], DecodeLimits::default(), true);
+            prop_assert_eq!(outcome(&bytes, &sizes, DecodeLimits::default(), true), whole);
+        }
+
+        #[test]
+        fn no_headers_of_a_message_are_lost(lines in prop::collection::vec("[A-Za-z]{1,8}: [ -~]{0,30}", 1..20)) {
+            let wire = format!("{}\r\n\r\n", lines.join("\r\n"));
+            let all = decode(wire.as_bytes());
+            prop_assert_eq!(all.len(), 1);
+            let read: Vec<_> = all[0].headers().map(|header| format!("{}: {}", header.name(), secrecy::ExposeSecret::expose_secret(&header.secret()))).collect();
+            prop_assert_eq!(read, lines);
+        }
+    }
+}

@@ -34,16 +34,6 @@ pub enum EventError {
         /// The header.
         field: &'static str,
     },
-    /// A mandatory field cannot be read.
-    #[error("the event {event} has {value:?} as its {field}")]
-    BadField {
-        /// The event.
-        event: &'static str,
-        /// The header.
-        field: &'static str,
-        /// What it says.
-        value: String,
-    },
 }
 
 /// Makes an enum of wire labels: exact match, everything else kept as `Other`.
@@ -772,5 +762,169 @@ impl RegistryEntry {
             refresh: fields.seconds("Refresh"),
             state: fields.text("State")?.as_str().into(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::tests::recorded;
+    use super::*;
+
+    fn events(recording: &str) -> Vec<AmiEvent> {
+        let all = recorded(recording);
+        all.iter()
+            .filter(|message| message.event().is_some())
+            .map(|message| AmiEvent::try_from(message).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn every_event_of_every_recording_is_read() {
+        let (mut registries, mut recorded) = (0, 0);
+        for recording in [
+            include_str!("../../../tests/fixtures/ami-registrations.txt"),
+            include_str!("../../../tests/fixtures/ami-endpoint.txt"),
+            include_str!("../../../tests/fixtures/ami-pjsipregister.txt"),
+            include_str!("../../../tests/fixtures/ami-reload.txt"),
+            include_str!("../../../tests/fixtures/ami-restart.txt"),
+            include_str!("../../../tests/fixtures/ami-busy.ami"),
+        ] {
+            recorded += recording.lines().filter(|line| *line == "Event: Registry").count();
+            for event in events(recording) {
+                if let AmiEvent::Registry(registry) = event {
+                    assert_eq!(registry.cause, None, "PJSIP sends none");
+                    assert!(!matches!(registry.status, RegistrationStatus::Other(_)));
+                    assert!(registry.at.is_some() && registry.username.starts_with("sip:"));
+                    registries += 1;
+                }
+            }
+        }
+        assert!(registries > 100 && registries == recorded, "{registries} of {recorded}");
+    }
+
+    #[test]
+    fn a_listed_registration_has_all_its_parameters() {
+        let all = events(include_str!("../../../tests/fixtures/ami-registrations.txt"));
+        let details: Vec<_> = all
+            .iter()
+            .filter_map(
+                |event| if let AmiEvent::OutboundRegistrationDetail(detail) = event { Some(detail) } else { None },
+            )
+            .collect();
+        assert_eq!(details.len(), 10);
+        assert_eq!(
+            **details[0],
+            OutboundRegistrationDetail {
+                object_name: "trunk-403".to_owned(),
+                client_uri: "sip:u403@127.0.0.1:5091".to_owned(),
+                server_uri: "sip:127.0.0.1:5091".to_owned(),
+                endpoint: Some("trunk-403".to_owned()),
+                outbound_auth: vec!["trunk-403".to_owned()],
+                expiration: Some(Duration::from_secs(60)),
+                max_random_initial_delay: Some(Duration::from_secs(10)),
+                retry_interval: Some(Duration::from_secs(5)),
+                forbidden_retry_interval: Some(Duration::from_secs(20)),
+                fatal_retry_interval: Some(Duration::from_secs(20)),
+                max_retries: Some(10_000),
+                auth_rejection_permanent: Some(false),
+                transport: Some("t".to_owned()),
+                outbound_proxy: None,
+                contact_user: Some("u403".to_owned()),
+                line: Some(true),
+                status: Some(RegistrationStatus::Rejected),
+                unread: vec![],
+            }
+        );
+        let complete = all.iter().find_map(|event| {
+            if let AmiEvent::OutboundRegistrationDetailComplete(complete) = event {
+                Some(complete.clone())
+            } else {
+                None
+            }
+        });
+        let complete = complete.unwrap();
+        assert_eq!(complete.registered.unwrap() + complete.not_registered.unwrap(), 10);
+    }
+
+    #[test]
+    fn one_odd_number_does_not_hide_a_trunk() {
+        let message = Message::from_text(
+            "Event: OutboundRegistrationDetail\nObjectName: a\nClientUri: sip:a@b\nServerUri: sip:b\nMaxRetries: forever\nOutboundAuth: x, y\nLine: perhaps\n",
+        );
+        let detail = OutboundRegistrationDetail::read(&message).unwrap();
+        assert_eq!((detail.max_retries, detail.line, detail.status), (None, None, None));
+        assert_eq!(detail.unread, ["MaxRetries", "Line"]);
+        assert_eq!(detail.outbound_auth, ["x", "y"]);
+    }
+
+    #[test]
+    fn what_an_event_is_for_must_be_there() {
+        let read = |text: &str| AmiEvent::try_from(&Message::from_text(text));
+        let missing = |event, field| Err(EventError::MissingField { event, field });
+        assert_eq!(read("Event: Registry\nChannelType: PJSIP\nDomain: sip:b\n"), missing("Registry", "Status"));
+        assert_eq!(
+            read("Event: Registry\nChannelType: PJSIP\nDomain:\nStatus: Registered\n"),
+            missing("Registry", "Domain")
+        );
+        assert_eq!(read("Event: ContactStatus\nURI: sip:b\nAOR: a\n"), missing("ContactStatus", "ContactStatus"));
+        assert_eq!(
+            read("Event: OutboundRegistrationDetail\nObjectName: a\nServerUri: sip:b\n"),
+            missing("OutboundRegistrationDetail", "ClientUri")
+        );
+        assert_eq!(read("Response: Success\nEvent: Registry\n"), Err(EventError::NotAnEvent));
+        let wrong = Registry::read(&Message::from_text("Event: Hangup\n"));
+        assert_eq!(wrong, Err(EventError::WrongEvent { expected: "Registry", found: "Hangup".to_owned() }));
+        assert_eq!(read("Event: Confetti\n"), Ok(AmiEvent::Other("Confetti".to_owned())));
+    }
+
+    #[test]
+    fn labels_that_are_not_known_are_kept() {
+        let message = Message::from_text(
+            "Event: Registry\nChannelType: IAX2\nDomain: 1.2.3.4:4569\nStatus: Sulking\nCause: no\n",
+        );
+        let registry = Registry::read(&message).unwrap();
+        assert_eq!(registry.status, RegistrationStatus::Other("Sulking".to_owned()));
+        assert_eq!((registry.status.as_str(), registry.cause.as_deref()), ("Sulking", Some("no")));
+    }
+
+    #[test]
+    fn endpoints_and_contacts_are_read_with_their_repetitions() {
+        let endpoint = Message::from_text(
+            "Event: EndpointList\nObjectName: airtel\nTransport:\nAor: a,b\nAuths:\nOutboundAuths: x\nContacts: a/sip:1,a/sip:2\nContacts: b/sip:3,\nDeviceState: Not in use\nActiveChannels:\n",
+        );
+        let endpoint = EndpointList::read(&endpoint).unwrap();
+        assert_eq!(endpoint.contacts, ["a/sip:1", "a/sip:2", "b/sip:3"]);
+        assert_eq!((endpoint.aors.len(), endpoint.transport), (2, None));
+        let contact = |status: &str, rtt: &str| {
+            let text = format!(
+                "Event: ContactList\nObjectName: air;@0f\nUri: sip:1\nStatus: {status}\nRoundtripUsec: {rtt}\n"
+            );
+            ContactList::read(&Message::from_text(&text)).unwrap()
+        };
+        let reachable = contact("Reachable", "1433");
+        assert_eq!((reachable.aor(), reachable.rtt), ("air", Some(Duration::from_micros(1433))));
+        let silent = contact("NonQualified", "N/A");
+        assert_eq!((silent.status, silent.rtt, silent.unread.len()), (Some(ContactState::NonQualified), None, 0));
+    }
+
+    #[test]
+    fn the_end_of_asterisk_says_whether_it_comes_back() {
+        let all = events(include_str!("../../../tests/fixtures/ami-restart.txt"));
+        let ends: Vec<_> = all
+            .iter()
+            .filter_map(|event| if let AmiEvent::Shutdown(end) = event { Some(end.restart) } else { None })
+            .collect();
+        assert!(ends.contains(&true) && ends.contains(&false), "{ends:?}");
+        let reload = events(include_str!("../../../tests/fixtures/ami-reload.txt"));
+        assert!(reload.iter().any(|event| matches!(event, AmiEvent::Reload(reload) if reload.status == ReloadStatus::Success && reload.module == "res_pjsip.so")));
+    }
+
+    #[test]
+    fn an_iax_registration_is_read() {
+        let message = Message::from_text(
+            "Event: RegistryEntry\nHost: 1.2.3.4:4569\nDNSmanager: N\nUsername: u\nPerceived: 9.9.9.9:4569\nRefresh: 60\nState: Auth. Sent\n",
+        );
+        let entry = RegistryEntry::read(&message).unwrap();
+        assert_eq!((entry.state, entry.refresh), (IaxRegistrationState::AuthSent, Some(Duration::from_secs(60))));
     }
 }

@@ -450,3 +450,150 @@ fn says_a_secret(text: &[u8]) -> bool {
         })
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret as _;
+
+    use super::super::codec::tests::recorded;
+    use super::*;
+
+    const REGISTRATIONS: &str = include_str!("../../../tests/fixtures/ami-registrations.txt");
+    const ENDPOINT: &str = include_str!("../../../tests/fixtures/ami-endpoint.txt");
+    const SECURITY: &str = include_str!("../../../tests/fixtures/ami-security-unidentified.txt");
+
+    /// Every way a message can be printed.
+    fn printed(message: &Message) -> String {
+        let json = serde_json::to_string(message).unwrap();
+        let headers: Vec<_> = message.headers().collect();
+        let values: Vec<_> = message.headers().map(|header| header.value().into_owned()).collect();
+        format!("{message:?}\n{message}\n{json}\n{headers:?}\n{values:?}\n{:?}", message.headers())
+    }
+
+    #[test]
+    fn no_password_of_the_recordings_can_be_printed() {
+        let mut passwords = 0;
+        for message in recorded(REGISTRATIONS).iter().chain(&recorded(ENDPOINT)) {
+            let text = printed(message);
+            if message.is_event("AuthDetail") {
+                let password = message.secret("Password").unwrap();
+                let password = password.expose_secret();
+                assert!(
+                    password.len() > 3
+                        && !text.contains(&format!(": {password}"))
+                        && !text.contains(&format!("\"{password}\"")),
+                    "{text}"
+                );
+                assert!(message.get("Username").is_some_and(|name| !name.is_empty() && name != REDACTED));
+                assert_eq!(message.get("Password").unwrap(), REDACTED);
+                assert_eq!(message.get("AuthType").unwrap(), "userpass");
+                passwords += 1;
+            }
+        }
+        assert_eq!(passwords, 11);
+    }
+
+    #[test]
+    fn a_field_that_a_later_asterisk_adds_to_an_auth_is_hidden() {
+        let message = Message::from_text("Event: AuthList\nObjectName: a\nShinyNewKey: abc\nUsername: u\n");
+        assert_eq!(
+            format!("{message:?}"),
+            r#"[Event: "AuthList", ObjectName: "a", ShinyNewKey: "[redacted]", Username: "u"]"#
+        );
+    }
+
+    #[test]
+    fn secret_names_are_secret_in_any_message_and_any_case() {
+        for name in [
+            "Authorization",
+            "proxy-authorization",
+            "SECRET",
+            "key",
+            "Password",
+            "Md5Cred",
+            "passworddigest",
+            "RefreshToken",
+            "OAuthSecret",
+        ] {
+            let message = Message::from_text(&format!("Response: Success\r\n{name}: hush\r\n"));
+            assert!(!printed(&message).contains("hush"), "{name}");
+            assert_eq!(message.secret(name).unwrap().expose_secret(), "hush");
+        }
+    }
+
+    #[test]
+    fn printed_lines_with_credentials_are_hidden() {
+        for line in [
+            "Authorization: Digest username=\"u\", response=\"hush\"",
+            "  Proxy-Authorization: Digest response=hush",
+            "<--- AUTHORIZATION: hush",
+            " password             : hush",
+            " md5_cred : hush",
+            " refresh_token  : hush",
+            "remotesecret = hush",
+        ] {
+            let message =
+                Message::from_text(&format!("Response: Success\r\nOutput: {line}\r\nOutput: Via: SIP/2.0/UDP\r\n"));
+            assert!(!printed(&message).contains("hush"), "{line}");
+            assert_eq!(message.output().collect::<Vec<_>>(), [REDACTED, "Via: SIP/2.0/UDP"]);
+            assert_eq!(message.expose_output().expose_secret(), format!("{line}\nVia: SIP/2.0/UDP\n"));
+        }
+        let bare = Message::from_text("Response: Follows\nAuthorization Digest hush\n");
+        assert!(!printed(&bare).contains("hush"), "a line without a colon");
+    }
+
+    #[test]
+    fn variables_that_carry_credentials_are_hidden() {
+        let set = "Event: VarSet\nChannel: PJSIP/a\nVariable: SIP_AUTH_PASSWORD\nValue: hush\n";
+        let header = "Event: VarSet\nVariable: X\nValue: Authorization: hush\n";
+        let dialplan = "Event: Newexten\nApplication: Set\nAppData: PJSIP_HEADER(add,Authorization)=hush\n";
+        for text in [set, header, dialplan] {
+            assert!(!printed(&Message::from_text(text)).contains("hush"), "{text}");
+        }
+        let harmless = Message::from_text("Event: VarSet\nVariable: DIALSTATUS\nValue: ANSWER\n");
+        assert_eq!(harmless.get("Value").unwrap(), "ANSWER");
+    }
+
+    #[test]
+    fn digests_of_security_events_are_hidden_and_their_addresses_are_not() {
+        let all = recorded(SECURITY);
+        let failed = all.iter().find(|message| message.is_event("ChallengeResponseFailed")).unwrap();
+        assert_eq!(failed.get("Response").unwrap(), REDACTED);
+        assert_eq!(failed.get("RemoteAddress").unwrap(), "IPV4/UDP/127.0.0.9/7001");
+        let originate = Message::from_text("Event: OriginateResponse\nResponse: Failure\n");
+        assert_eq!(originate.get("Response").unwrap(), "Failure");
+        let entry = Message::from_text("Event: DBGetResponse\nFamily: trunk\nKey: airtel\nVal: down\n");
+        assert_eq!(entry.get("Key").unwrap(), "airtel");
+    }
+
+    #[test]
+    fn an_event_header_in_an_odd_place_or_case_still_hides_its_auth() {
+        let message = Message::from_text("SystemName: x\nevent:AuthDetail\nOauthClientid: hush\n");
+        assert!(!printed(&message).contains("hush"));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_kept_and_shown_with_replacements() {
+        let message = Message::from_lines(Bytes::from_static(b"Event: X\r\nName: Jos\xe9\r\n"));
+        assert_eq!(message.get("Name").unwrap(), "Jos\u{fffd}");
+        assert_eq!(message.header("Name").unwrap().value_bytes(), b"Jos\xe9");
+    }
+
+    #[test]
+    fn repeated_headers_keep_their_order_and_only_one_blank_is_syntax() {
+        let message = Message::from_text("Response: Success\nOutput: a\nOutput:  b \nOutput:\nOutput: c: d\n");
+        assert_eq!(message.output().collect::<Vec<_>>(), ["a", " b ", "", "c: d"]);
+        assert_eq!(message.compact(), message);
+    }
+
+    #[test]
+    fn asterisks_timestamp_is_read_to_the_microsecond() {
+        let at = |text: &str| Message::from_text(&format!("Event: X\nTimestamp: {text}\n")).timestamp();
+        assert_eq!(at("1795372920.552046"), Timestamp::new(1_795_372_920, 552_046_000).ok());
+        assert_eq!(at("1795372920.5"), Timestamp::new(1_795_372_920, 500_000_000).ok());
+        assert_eq!(at("1795372920"), Timestamp::from_second(1_795_372_920).ok());
+        assert_eq!(at("soon"), None);
+        assert_eq!(at("99999999999999999.0"), None);
+        assert_eq!(at("1.\u{e9}\u{e9}\u{e9}\u{e9}"), None);
+    }
+}

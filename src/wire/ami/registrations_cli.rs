@@ -127,3 +127,75 @@ fn without_bare_number(line: &str) -> &str {
         Some(_) | None => line,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::codec::tests::recorded;
+    use super::*;
+
+    #[test]
+    fn the_recorded_table_is_read_to_the_last_row() {
+        let all = recorded(include_str!("../../../tests/fixtures/ami-command-show-registrations.txt"));
+        let response = all.iter().find(|message| message.get("Output").is_some()).unwrap();
+        let table = parse(response);
+        assert!(table.is_complete() && table.rows.len() == 10, "{table:?}");
+        assert_eq!(
+            table.rows[0],
+            RegistrationRow {
+                name: "trunk-403".to_owned(),
+                server_uri_start: "sip:127.0.0.1:5091".to_owned(),
+                auth: Some("trunk-403".to_owned()),
+                status: RegistrationStatus::Rejected,
+                next_attempt: Some(NextAttempt::In(Duration::from_secs(16))),
+            }
+        );
+        let ago = |name: &str| table.rows.iter().find(|row| row.name == name).and_then(|row| row.next_attempt);
+        assert_eq!(ago("trunk-refused"), Some(NextAttempt::Overdue(Duration::from_secs(7))));
+        assert_eq!(ago("trunk-ok"), Some(NextAttempt::In(Duration::from_secs(49))));
+    }
+
+    fn row(line: &str) -> RegistrationRow {
+        let table = parse_text(&format!("{line}\n\nObjects found: 1\n"));
+        assert!(table.is_complete(), "{table:?}");
+        table.rows[0].clone()
+    }
+
+    #[test]
+    fn names_with_blanks_long_names_and_missing_columns_are_read() {
+        let blank = row(
+            " my trunk/sip:reg.example                              my auth                     Registered        (exp. 5s ago)",
+        );
+        assert_eq!((blank.name.as_str(), blank.auth.as_deref()), ("my trunk", Some("my auth")));
+        let long = "t".repeat(60);
+        let long = row(&format!(
+            " {long}/sip:reg.example:5060;transport=tls  n/a                         Rejected          (exp. 300s ago)"
+        ));
+        assert_eq!((long.name.len(), long.auth), (60, None));
+        assert_eq!(long.next_attempt, Some(NextAttempt::Overdue(Duration::from_secs(300))));
+        let cut = row(&format!(" {}/  auth                        Registered        (exp. 1s)", "n".repeat(53)));
+        assert_eq!((cut.server_uri_start.as_str(), cut.auth.as_deref()), ("", Some("auth")));
+        let stateless = row(
+            " a/sip:b                                               a                           Unregistered     0",
+        );
+        assert_eq!((stateless.status, stateless.next_attempt), (RegistrationStatus::Unregistered, None));
+        let old = row(" a/sip:b                                               a                           Registered");
+        assert_eq!((old.status, old.next_attempt), (RegistrationStatus::Registered, None));
+        assert_eq!(row(" a/sip:b   a   Parked   (exp. 1s)").status, RegistrationStatus::Other("Parked".to_owned()));
+    }
+
+    #[test]
+    fn a_trunk_called_password_is_no_secret_here() {
+        let response = Message::from_text(
+            "Response: Success\nOutput:  password/sip:b   a   Registered   (exp. 1s)\nOutput: Objects found: 1\n",
+        );
+        assert_eq!(parse(&response).rows[0].name, "password");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        let table = parse_text("No such command 'pjsip show registrations' (type 'core show help')");
+        assert!(!table.is_complete() && table.unread.len() == 1);
+        assert!(parse_text("No objects found.\n").is_complete());
+        assert!(!parse_text(" a/sip:b  a  Registered  (exp. soon)\nObjects found: 1").is_complete());
+    }
+}

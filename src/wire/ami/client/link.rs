@@ -515,14 +515,14 @@ async fn identify(actions: &Requests, within: Duration) -> (Identity, bool) {
 
 /// The waits of one run of failures.
 #[derive(Debug)]
-struct Delays {
+pub(super) struct Delays {
     ordinary: ExponentialBackoff,
     refused: ExponentialBackoff,
     limits: Backoff,
 }
 
 impl Delays {
-    fn new(limits: Backoff) -> Self {
+    pub(super) fn new(limits: Backoff) -> Self {
         let doubling = |first, max| {
             ExponentialBuilder::new()
                 .with_factor(2.0)
@@ -539,7 +539,7 @@ impl Delays {
     }
 
     /// Jitter spreads an ordinary wait by a quarter either way; it never shortens the wait after a refusal.
-    fn next(&mut self, refused: bool) -> Duration {
+    pub(super) fn next(&mut self, refused: bool) -> Duration {
         let (delay, least) = if refused {
             (self.refused.next().unwrap_or(self.limits.refused_max), 1.0)
         } else {

@@ -16,6 +16,9 @@ pub mod link;
 pub mod session;
 pub mod transport;
 
+#[cfg(test)]
+mod tests;
+
 use std::{path::PathBuf, time::Duration};
 
 use secrecy::SecretString;
