@@ -1,0 +1,186 @@
+//! An AMI event as it goes out, and the privilege classes that decide who gets it.
+
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+};
+
+use crate::clock::Timestamp;
+
+/// A set of privilege classes.
+///
+/// Source: `main/manager.c`, the table of permissions; its order is the order in `Privilege:`.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Classes(u32);
+
+const NAMES: [&str; 18] = [
+    "system", "call", "log", "verbose", "command", "agent", "user", "config", "dtmf", "reporting", "cdr", "dialplan",
+    "originate", "agi", "cc", "aoc", "test", "security",
+];
+
+impl Classes {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// `system`: registrations, contacts, Asterisk itself.
+    pub const SYSTEM: Self = Self(1);
+    /// `call`.
+    pub const CALL: Self = Self(1 << 1);
+    /// `command`.
+    pub const COMMAND: Self = Self(1 << 4);
+    /// `user`.
+    pub const USER: Self = Self(1 << 6);
+    /// `config`.
+    pub const CONFIG: Self = Self(1 << 7);
+    /// `reporting`.
+    pub const REPORTING: Self = Self(1 << 9);
+    /// `originate`.
+    pub const ORIGINATE: Self = Self(1 << 12);
+    /// `security`.
+    pub const SECURITY: Self = Self(1 << 17);
+    /// All of them.
+    pub const ALL: Self = Self(u32::MAX);
+
+    /// Both sets together.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// What is in both sets.
+    pub(super) const fn both(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// Whether no class is in it.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether all of `other` is in it: what an event needs of the mask and of the user's `read`.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether one of `other` is in it: what an action needs of the user's `write`.
+    #[must_use]
+    pub const fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Reads `system,call`, `all`, as in manager.conf and in `EventMask`; words it does not know count for nothing.
+    #[must_use]
+    pub fn read(text: &str) -> Self {
+        text.split(',').map(str::trim).fold(Self::NONE, |set, word| {
+            let bit = NAMES.iter().position(|name| name.eq_ignore_ascii_case(word)).map_or(0, |place| 1 << place);
+            set.and(if word.eq_ignore_ascii_case("all") { Self::ALL } else { Self(bit) })
+        })
+    }
+}
+
+impl fmt::Display for Classes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("<none>");
+        }
+        for (place, name) in NAMES.iter().enumerate() {
+            if self.0 & (1 << place) != 0 {
+                write!(f, "{name},")?;
+            }
+        }
+        f.write_str("all")
+    }
+}
+
+impl fmt::Debug for Classes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Classes({self})")
+    }
+}
+
+/// What goes to the sessions.
+#[derive(Debug, Clone)]
+pub(super) enum Outgoing {
+    /// An event, if the session may have it and wants it.
+    Event(AmiEvent),
+    /// Bytes as they are: for tests of a client's manners.
+    Raw(Arc<[u8]>),
+}
+
+/// An event, written once for all sessions.
+#[derive(Debug, Clone)]
+pub(super) struct AmiEvent {
+    /// The classes it needs.
+    pub(super) classes: Classes,
+    /// Its name.
+    pub(super) name: Arc<str>,
+    /// The whole message, its blank line included.
+    pub(super) text: Arc<str>,
+}
+
+/// Writes an event. `at` is its `Timestamp`, which comes with `timestampevents=yes` only.
+pub(super) fn event(
+    name: &str,
+    classes: Classes,
+    at: Option<Timestamp>,
+    headers: impl FnOnce(&mut Headers<'_>),
+) -> AmiEvent {
+    let mut text = String::with_capacity(256);
+    let mut head = Headers(&mut text);
+    head.put("Event", name);
+    head.put("Privilege", classes);
+    if let Some(at) = at {
+        head.put("Timestamp", stamp(at));
+    }
+    headers(&mut head);
+    text.push_str("\r\n");
+    AmiEvent { classes, name: name.into(), text: text.into() }
+}
+
+/// Writes headers.
+pub(super) struct Headers<'a>(pub(super) &'a mut String);
+
+impl Headers<'_> {
+    /// One line. A line break in a value would be a second header: it is replaced.
+    pub(super) fn put(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
+        let start = self.0.len();
+        // Writing to a String does not fail.
+        let _ = write!(self.0, "{name}: {value}");
+        if self.0[start..].contains(['\r', '\n', '\0']) {
+            let line = self.0.split_off(start).replace(['\r', '\n', '\0'], " ");
+            self.0.push_str(&line);
+        }
+        self.0.push_str("\r\n");
+        self
+    }
+}
+
+/// Seconds and microseconds, as in `Timestamp` headers.
+pub(super) fn stamp(at: Timestamp) -> String {
+    let micros = at.as_microsecond();
+    format!("{}.{:06}", micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_written_as_asterisk_writes_them() {
+        assert_eq!(Classes::SYSTEM.to_string(), "system,all");
+        assert_eq!(Classes::REPORTING.and(Classes::SYSTEM).to_string(), "system,reporting,all");
+        assert_eq!(Classes::NONE.to_string(), "<none>");
+        assert_eq!(Classes::read("reporting, system"), Classes::SYSTEM.and(Classes::REPORTING));
+        assert!(Classes::read("all").contains(Classes::SECURITY));
+        assert!(Classes::read("nonsense").is_empty());
+    }
+
+    #[test]
+    fn a_value_cannot_smuggle_a_header() {
+        let event = event("UserEvent", Classes::USER, None, |h| {
+            h.put("X", "a\r\nEvent: Fake");
+        });
+        assert_eq!(&*event.text, "Event: UserEvent\r\nPrivilege: user,all\r\nX: a  Event: Fake\r\n\r\n");
+    }
+}
