@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    decision::{self, CampaignReport, CampaignState, Input, Stage},
+    decision::{self, CampaignReport, CampaignState, Input},
     ids::{CampaignId, CampaignKey, DialerId, HoldId, TrunkId},
 };
 
@@ -40,7 +40,8 @@ pub struct Campaign {
     pub since: Timestamp,
     /// The hold it is paused for.
     pub hold: Option<HoldId>,
-    /// What we are about with it: `pausing`, `paused`, `resuming`, `left_to_person`; `null` is nothing.
+    /// What we are about with it: `pausing`, `paused`, `resuming`, `was_not_running`, `overridden`, `failed`,
+    /// `left_to_person`; `null` is nothing.
     pub intent: Option<String>,
 }
 
@@ -53,10 +54,7 @@ impl Campaign {
             name: campaign.spec.name.clone(),
             trunks: campaign.spec.trunks.clone(),
             state: campaign.state,
-            paused_by_us: claim.is_some_and(|claim| match claim.stage {
-                Stage::Paused { .. } | Stage::Resuming { .. } | Stage::LeftToPerson => true,
-                Stage::Pausing { .. } => false,
-            }),
+            paused_by_us: claim.is_some_and(|claim| claim.stage.is_paused_by_us()),
             since: campaign.since,
             hold: claim.map(|claim| claim.hold.clone()),
             intent: claim.map(|claim| claim.stage.as_str().to_owned()),

@@ -159,7 +159,7 @@ fn why_held(board: &Board, gate: &Gate, key: &CampaignKey, campaign: &Campaign) 
                     "campaign {key} was paused for too long to go on by itself: a person must resume it"
                 ));
             }
-            Stage::Resuming { .. } => {}
+            Stage::Resuming { .. } | Stage::WasNotRunning | Stage::Overridden | Stage::Failed { .. } => {}
         }
     }
     let trunks = &campaign.spec.trunks;
