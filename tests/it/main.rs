@@ -3,3 +3,5 @@
 mod architecture;
 mod dependencies;
 mod lab;
+
+mod store_contract;

@@ -1,0 +1,267 @@
+//! What people ask of the past.
+//!
+//! All of it goes by series: within one, runs are in order of time and do not overlap (the schema says who keeps that),
+//! so the one run that was current at an instant, or that reaches into a span from before it, is found by one look into
+//! an index, and a page costs a few rows of each series, however long history is.
+
+use futures_util::TryStreamExt;
+use sqlx::{FromRow, QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
+
+use super::{
+    SqliteStore,
+    value::{Step, entry_kind, from_json, ms, ms_up, scope, time},
+};
+use crate::{
+    clock::Timestamp,
+    decision::{EntryKind, Hold, Incident, Scope},
+    health::RegisteredWhen,
+    ids::TrunkId,
+    store::{
+        At, Availability, Entry, HistoryQuery, Order, Page, StoreError,
+        availability::{CONNECTED, Change, LINK, Tally, Word},
+    },
+};
+
+/// Entries in one page at most, whatever was asked for.
+const PAGE: u32 = 10_000;
+
+const COLUMNS: &str = "e.entry_id, s.scope_kind, s.scope_id, s.kind, s.subject, e.previous, e.outcome, e.seen_count, \
+                       e.first_at_ms, e.last_at_ms, e.detail";
+
+impl SqliteStore {
+    pub(super) async fn read_holds(&self, active: Option<bool>, limit: u32) -> Result<Vec<Hold>, StoreError> {
+        let sql = match active {
+            None => "select hold_id, body from hold order by since_ms desc, hold_id desc limit ?",
+            Some(true) => {
+                "select hold_id, body from hold where released_ms is null order by since_ms desc, hold_id desc limit ?"
+            }
+            Some(false) => {
+                "select hold_id, body from hold where released_ms is not null
+                 order by since_ms desc, hold_id desc limit ?"
+            }
+        };
+        let rows: Vec<(String, String)> =
+            sqlx::query_as(sql).bind(limit).fetch_all(&self.readers).await.step("reading holds")?;
+        rows.into_iter().map(|(id, body)| from_json(&body, || format!("the hold {id:?}"))).collect()
+    }
+
+    pub(super) async fn read_incidents(&self, limit: u32) -> Result<Vec<Incident>, StoreError> {
+        let rows: Vec<(String, String)> =
+            sqlx::query_as("select incident_id, body from incident order by since_ms desc, incident_id desc limit ?")
+                .bind(limit)
+                .fetch_all(&self.readers)
+                .await
+                .step("reading incidents")?;
+        rows.into_iter().map(|(id, body)| from_json(&body, || format!("the incident {id:?}"))).collect()
+    }
+
+    pub(super) async fn read_history(&self, query: &HistoryQuery) -> Result<Page, StoreError> {
+        let limit = query.limit.clamp(1, PAGE);
+        // The `+` keeps SQLite from walking entries by that column: the series are few and come first.
+        let mut sql = QueryBuilder::<Sqlite>::new("select ");
+        sql.push(COLUMNS).push(
+            " from series s join entry e on e.entry_id in (
+                 select i.entry_id from entry i where i.series_id = s.series_id",
+        );
+        if let Some(since) = query.since {
+            // Of what began before, only the newest can reach into the span.
+            sql.push(
+                " and i.entry_id >= coalesce((select l.entry_id from entry l
+                      where l.series_id = s.series_id and l.first_at_ms < ",
+            )
+            .push_bind(ms(since))
+            .push(" order by l.first_at_ms desc, l.entry_id desc limit 1), 0) and i.last_at_ms >= ")
+            .push_bind(ms(since));
+        }
+        if let Some(until) = query.until {
+            sql.push(
+                " and i.entry_id <= (select u.entry_id from entry u
+                      where u.series_id = s.series_id and u.first_at_ms < ",
+            )
+            .push_bind(ms_up(until))
+            .push(" order by u.first_at_ms desc, u.entry_id desc limit 1)");
+        }
+        let (beyond, order) = match query.order {
+            Order::NewestFirst => (" and i.entry_id < ", "desc"),
+            Order::OldestFirst => (" and i.entry_id > ", "asc"),
+        };
+        if let Some(after) = query.after {
+            sql.push(beyond).push_bind(after);
+        }
+        // One more than asked for tells whether there is a next page.
+        let more = i64::from(limit) + 1;
+        sql.push(format_args!(" order by i.entry_id {order} limit ")).push_bind(more).push(") where ");
+        push_scopes(&mut sql, &query.trunk);
+        if !query.kinds.is_empty() {
+            sql.push(" and s.kind in (");
+            let mut kinds = sql.separated(", ");
+            for kind in &query.kinds {
+                kinds.push_bind(kind.as_str());
+            }
+            sql.push(")");
+        }
+        sql.push(format_args!(" order by e.entry_id {order} limit ")).push_bind(more);
+
+        let rows: Vec<EntryRow> =
+            sql.build_query_as().fetch_all(&self.readers).await.step("reading a page of history")?;
+        let mut items = rows.into_iter().map(EntryRow::entry).collect::<Result<Vec<_>, _>>()?;
+        let wanted = usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = if items.len() > wanted {
+            items.truncate(wanted);
+            items.last().map(|entry| entry.seq)
+        } else {
+            None
+        };
+        Ok(Page { items, next })
+    }
+
+    pub(super) async fn read_at(&self, trunk: &TrunkId, at: Timestamp) -> Result<At, StoreError> {
+        let mut sql = QueryBuilder::<Sqlite>::new("select ");
+        sql.push(COLUMNS)
+            .push(
+                " from series s join entry e on e.entry_id = (
+                     select i.entry_id from entry i where i.series_id = s.series_id and i.first_at_ms <= ",
+            )
+            .push_bind(ms(at))
+            .push(" order by i.first_at_ms desc, i.entry_id desc limit 1) where ");
+        push_scopes(&mut sql, trunk);
+        sql.push(" order by s.kind, s.subject");
+        let rows: Vec<EntryRow> =
+            sql.build_query_as().fetch_all(&self.readers).await.step("reading a trunk as it was")?;
+        let entries = rows.into_iter().map(EntryRow::entry).collect::<Result<Vec<_>, _>>()?;
+        let observed = entries.iter().any(|entry| is_link(entry) && entry.to == CONNECTED);
+        Ok(At { time: at, entries, observed })
+    }
+
+    pub(super) async fn tally(
+        &self,
+        trunk: &TrunkId,
+        since: Timestamp,
+        until: Timestamp,
+        registered_when: RegisteredWhen,
+    ) -> Result<Availability, StoreError> {
+        const STEP: &str = "reading runs for availability";
+        let (since_ms, until_ms) = (ms(since), ms(until));
+        let registers: bool = sqlx::query_scalar(
+            "select exists (select 1 from series where scope_kind = 'trunk' and scope_id = ? and kind = ?)",
+        )
+        .bind(trunk.as_str())
+        .bind(EntryKind::Registration.as_str())
+        .fetch_one(&self.readers)
+        .await
+        .step(STEP)?;
+        let kind = if registers { EntryKind::Registration } else { EntryKind::Health };
+
+        let mut tally = Tally::new(since_ms, until_ms, registered_when);
+        let mut rows = sqlx::query_as::<_, (i64, String, i64, String)>(
+            "select s.series_id, s.scope_kind, e.first_at_ms, e.outcome
+             from series s join entry e on e.series_id = s.series_id
+             where ((s.scope_kind = 'trunk' and s.scope_id = ?1 and s.kind = ?2)
+                    or (s.scope_kind = 'pbx' and s.scope_id = ?3 and s.kind = ?4 and s.subject = ?5))
+               and e.first_at_ms < ?7
+               and e.first_at_ms >= coalesce(
+                   (select max(l.first_at_ms) from entry l where l.series_id = s.series_id and l.first_at_ms < ?6), ?6)
+             order by e.first_at_ms, e.entry_id",
+        )
+        .bind(trunk.as_str())
+        .bind(kind.as_str())
+        .bind(trunk.pbx_str())
+        .bind(EntryKind::Pbx.as_str())
+        .bind(LINK)
+        .bind(since_ms)
+        .bind(until_ms)
+        .fetch(&self.readers);
+        while let Some((series, scope_kind, first_ms, to)) = rows.try_next().await.step(STEP)? {
+            let change = match (scope_kind.as_str(), kind) {
+                ("pbx", _) => Change::of_link(&to),
+                (_, EntryKind::Registration) => Some(Change::Subject { series, word: Word::of_registration(&to) }),
+                (_, _) => Some(Change::Subject { series, word: Word::of_health(&to) }),
+            };
+            if let Some(change) = change {
+                tally.take(first_ms, change);
+            }
+        }
+        drop(rows);
+
+        let refused: i64 = sqlx::query_scalar(
+            "select coalesce(sum(refused_calls), 0) from hold
+             where trunk_id = ?1 and since_ms < ?3 and (released_ms is null or released_ms > ?2)",
+        )
+        .bind(trunk.as_str())
+        .bind(since_ms)
+        .bind(until_ms)
+        .fetch_one(&self.readers)
+        .await
+        .step("counting refused calls")?;
+        Ok(tally.finish(since, until, u64::try_from(refused).unwrap_or(0)))
+    }
+}
+
+/// The trunk's series, and its PBX's.
+fn push_scopes(sql: &mut QueryBuilder<Sqlite>, trunk: &TrunkId) {
+    sql.push("((s.scope_kind = 'trunk' and s.scope_id = ")
+        .push_bind(trunk.as_str().to_owned())
+        .push(") or (s.scope_kind = 'pbx' and s.scope_id = ")
+        .push_bind(trunk.pbx_str().to_owned())
+        .push("))");
+}
+
+fn is_link(entry: &Entry) -> bool {
+    matches!(entry.scope, Scope::Pbx(_)) && entry.kind == EntryKind::Pbx && entry.subject == LINK
+}
+
+/// An entry with the names of its series.
+struct EntryRow {
+    entry_id: i64,
+    scope_kind: String,
+    scope_id: String,
+    kind: String,
+    subject: String,
+    previous: Option<String>,
+    outcome: String,
+    seen_count: i64,
+    first_at_ms: i64,
+    last_at_ms: i64,
+    detail: Option<String>,
+}
+
+impl FromRow<'_, SqliteRow> for EntryRow {
+    fn from_row(row: &SqliteRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            entry_id: row.try_get(0)?,
+            scope_kind: row.try_get(1)?,
+            scope_id: row.try_get(2)?,
+            kind: row.try_get(3)?,
+            subject: row.try_get(4)?,
+            previous: row.try_get(5)?,
+            outcome: row.try_get(6)?,
+            seen_count: row.try_get(7)?,
+            first_at_ms: row.try_get(8)?,
+            last_at_ms: row.try_get(9)?,
+            detail: row.try_get(10)?,
+        })
+    }
+}
+
+impl EntryRow {
+    fn entry(self) -> Result<Entry, StoreError> {
+        let seq = self.entry_id;
+        let first_at = time(self.first_at_ms)?;
+        Ok(Entry {
+            seq,
+            at: first_at,
+            scope: scope(&self.scope_kind, &self.scope_id)?,
+            kind: entry_kind(&self.kind)?,
+            subject: self.subject,
+            from: self.previous,
+            to: self.outcome,
+            count: u64::try_from(self.seen_count).unwrap_or(0),
+            first_at,
+            last_at: time(self.last_at_ms)?,
+            detail: match self.detail {
+                Some(text) => from_json(&text, || format!("the detail of entry {seq}"))?,
+                None => serde_json::Value::Null,
+            },
+        })
+    }
+}
