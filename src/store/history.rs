@@ -63,7 +63,7 @@ pub struct HistoryQuery {
     pub kinds: Vec<EntryKind>,
     /// The order.
     pub order: Order,
-    /// How many at most.
+    /// How many at most; one at least, and no more than 10 000, are given.
     pub limit: u32,
     /// Go on after this entry.
     pub after: Option<i64>,

@@ -50,7 +50,7 @@ pub enum StoreError {
         place: String,
     },
     /// It holds something else.
-    #[error("{place} is no store of this program; name another file, this one is left as it is")]
+    #[error("{place} is no store of this program, or its beginning is damaged; it is left as it is, name another file")]
     Foreign {
         /// The file.
         place: String,

@@ -1,5 +1,6 @@
 //! What every store must do, as facts about the port. A back end is a way to open one store again and again; the suite
 //! is called once for each (`contract!` at the end), with real files and real time.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
@@ -896,7 +897,7 @@ mod sqlite_file {
     use super::*;
 
     async fn refusal(url: &str) -> (StoreError, String) {
-        let error = store::open(url).await.err().expect("it must not open");
+        let error = store::open(url).await.expect_err("it must not open");
         let said = error.to_string();
         (error, said)
     }

@@ -9,7 +9,7 @@ use sqlx::{Row, SqliteConnection};
 
 use super::{
     SqliteStore,
-    value::{Readable, Step, from_json, json, ms, scope_columns, time},
+    value::{PAGE, Readable, Step, from_json, json, ms, scope_columns, time},
 };
 use crate::{
     clock::Timestamp,
@@ -26,9 +26,6 @@ use crate::{
 
 /// Series remembered at most; then all are forgotten and read again when they are needed.
 const REMEMBERED: usize = 100_000;
-
-/// Journal rows given at one time at most, whatever was asked for.
-const JOURNAL_PAGE: u32 = 10_000;
 
 /// What the deciding loop remembers between commits, so that extending a run is one update by primary key.
 ///
@@ -74,7 +71,7 @@ impl SqliteStore {
             "select journal_id, at_ms, kind, body from journal where journal_id > ? order by journal_id limit ?",
         )
         .bind(after)
-        .bind(limit.min(JOURNAL_PAGE))
+        .bind(limit.min(PAGE))
         .fetch_all(&self.readers)
         .await
         .step("reading the journal")?

@@ -1,7 +1,7 @@
 //! The file, its connections, and its schema.
 
 use std::{
-    fs::{self, File, OpenOptions, TryLockError},
+    fs::{File, OpenOptions, TryLockError},
     io::ErrorKind,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -152,9 +152,9 @@ fn make(path: &Path) -> Result<File, StoreError> {
     match owned.create_new(true).open(path) {
         Ok(_made) => {}
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-            if fs::metadata(path).map_err(unwritable)?.permissions().readonly() {
-                return Err(unwritable(ErrorKind::PermissionDenied.into()));
-            }
+            // SQLite would open a file it may not write for reading, and fail at the first commit only. Nothing of
+            // this process has it open yet, so no lock is lost by closing this handle.
+            drop(owned.create_new(false).open(path).map_err(unwritable)?);
         }
         Err(error) => return Err(unwritable(error)),
     }
@@ -191,9 +191,12 @@ async fn bring_up(writer: &SqlitePool, place: &str) -> Result<Migrated, StoreErr
     if let Some(version) = from.filter(|version| *version > known) {
         return Err(StoreError::Newer { place: place.to_owned(), version, known });
     }
-    MIGRATIONS.run(writer).await.map_err(|source| match source {
-        MigrateError::Execute(source) => opening(place, source),
-        source => StoreError::Migrate { place: place.to_owned(), source },
+    MIGRATIONS.run(writer).await.map_err(|source| {
+        if let MigrateError::Execute(source) = source {
+            opening(place, source)
+        } else {
+            StoreError::Migrate { place: place.to_owned(), source }
+        }
     })?;
     Ok(Migrated { from, to: known })
 }

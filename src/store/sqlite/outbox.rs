@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row, sqlite::SqliteRow};
 
 use super::{
     SqliteStore,
-    value::{Readable, Step, from_json, message_type, ms, ms_up, time},
+    value::{PAGE, Readable, Step, from_json, message_type, ms, ms_up, time},
 };
 use crate::{
     clock::{Timestamp, after},
@@ -20,6 +20,7 @@ use crate::{
 
 impl SqliteStore {
     pub(super) async fn lease(&self, now: Timestamp, limit: u32, lease: Duration) -> Result<Vec<Leased>, StoreError> {
+        // The `+` in the order keeps SQLite from walking all there ever was, to save itself the sorting of a few.
         let mut rows: Vec<ItemRow> = sqlx::query_as(
             "update outbox set leased_until_ms = ?1
              where outbox_id in (
@@ -28,7 +29,7 @@ impl SqliteStore {
                    and not exists (
                        select 1 from outbox p
                        where p.lane = o.lane and p.state = 'pending' and p.outbox_id < o.outbox_id)
-                 order by o.outbox_id limit ?3)
+                 order by +o.outbox_id limit ?3)
              returning *",
         )
         .bind(ms_up(after(now, lease)))
@@ -78,7 +79,7 @@ impl SqliteStore {
         let sql = match state {
             None => "select * from outbox order by outbox_id desc limit ?",
             Some(OutboxState::Pending) => {
-                "select * from outbox where state = 'pending' order by outbox_id desc limit ?"
+                "select * from outbox where state = 'pending' order by +outbox_id desc limit ?"
             }
             Some(OutboxState::Delivered) => {
                 "select * from outbox where state = 'delivered' order by outbox_id desc limit ?"
@@ -88,7 +89,7 @@ impl SqliteStore {
             }
         };
         let rows: Vec<ItemRow> =
-            sqlx::query_as(sql).bind(limit).fetch_all(&self.readers).await.step("reading the outbox")?;
+            sqlx::query_as(sql).bind(limit.min(PAGE)).fetch_all(&self.readers).await.step("reading the outbox")?;
         rows.into_iter().map(ItemRow::item).collect()
     }
 }

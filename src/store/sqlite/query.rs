@@ -9,7 +9,7 @@ use sqlx::{FromRow, QueryBuilder, Row, Sqlite, sqlite::SqliteRow};
 
 use super::{
     SqliteStore,
-    value::{Step, entry_kind, from_json, ms, ms_up, scope, time},
+    value::{PAGE, Step, entry_kind, from_json, ms, ms_up, scope, time},
 };
 use crate::{
     clock::Timestamp,
@@ -21,9 +21,6 @@ use crate::{
         availability::{CONNECTED, Change, LINK, Tally, Word},
     },
 };
-
-/// Entries in one page at most, whatever was asked for.
-const PAGE: u32 = 10_000;
 
 const COLUMNS: &str = "e.entry_id, s.scope_kind, s.scope_id, s.kind, s.subject, e.previous, e.outcome, e.seen_count, \
                        e.first_at_ms, e.last_at_ms, e.detail";
@@ -41,14 +38,14 @@ impl SqliteStore {
             }
         };
         let rows: Vec<(String, String)> =
-            sqlx::query_as(sql).bind(limit).fetch_all(&self.readers).await.step("reading holds")?;
+            sqlx::query_as(sql).bind(limit.min(PAGE)).fetch_all(&self.readers).await.step("reading holds")?;
         rows.into_iter().map(|(id, body)| from_json(&body, || format!("the hold {id:?}"))).collect()
     }
 
     pub(super) async fn read_incidents(&self, limit: u32) -> Result<Vec<Incident>, StoreError> {
         let rows: Vec<(String, String)> =
             sqlx::query_as("select incident_id, body from incident order by since_ms desc, incident_id desc limit ?")
-                .bind(limit)
+                .bind(limit.min(PAGE))
                 .fetch_all(&self.readers)
                 .await
                 .step("reading incidents")?;
@@ -57,7 +54,6 @@ impl SqliteStore {
 
     pub(super) async fn read_history(&self, query: &HistoryQuery) -> Result<Page, StoreError> {
         let limit = query.limit.clamp(1, PAGE);
-        // The `+` keeps SQLite from walking entries by that column: the series are few and come first.
         let mut sql = QueryBuilder::<Sqlite>::new("select ");
         sql.push(COLUMNS).push(
             " from series s join entry e on e.entry_id in (

@@ -11,6 +11,9 @@ use crate::{
     store::StoreError,
 };
 
+/// Rows given at one time at most, whatever was asked for: an answer is bounded wherever the question came from.
+pub(super) const PAGE: u32 = 10_000;
+
 /// Names the step a statement failed at.
 pub(super) trait Step<T> {
     fn step(self, step: &'static str) -> Result<T, StoreError>;
@@ -89,5 +92,29 @@ pub(super) fn scope(kind: &str, id: &str) -> Result<Scope, StoreError> {
         "trunk" => TrunkId::try_from(id).map(Scope::Trunk).readable(named),
         "pbx" => PbxId::try_from(id).map(Scope::Pbx).readable(named),
         _ => Err(unknown(kind, "scope")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_penalty_survives_storage_to_the_last_bit() {
+        for step in 0..10_000_u32 {
+            let penalty = 3000.0 * (-f64::from(step) / 731.0).exp2();
+            let read: f64 = from_json(&json(&penalty, "a penalty").unwrap(), String::new).unwrap();
+            assert_eq!(read.to_bits(), penalty.to_bits(), "{penalty}");
+        }
+    }
+
+    #[test]
+    fn a_span_is_rounded_outwards_at_its_end_and_times_towards_the_past() {
+        let at = Timestamp::from_nanosecond(1_000_000_000_400_001).unwrap();
+        assert_eq!((ms(at), ms_up(at)), (1_000_000_000, 1_000_000_001));
+        let whole = Timestamp::from_millisecond(5).unwrap();
+        assert_eq!((ms(whole), ms_up(whole)), (5, 5));
+        assert_eq!(ms(Timestamp::from_nanosecond(-1).unwrap()), -1);
+        assert_eq!((ms(Timestamp::MIN) < 0, ms(Timestamp::MAX) > 0), (true, true));
     }
 }
