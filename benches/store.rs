@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use trunkwarden::{
     clock::Timestamp,
-    decision::{Board, EntryKind, Event, Input, Outcome, Record, Scope},
+    decision::{EntryKind, Event, Input, Outcome, Record, Scope},
     health::RegisteredWhen,
     ids::TrunkId,
     store::{self, HistoryQuery, Order, Retention, Store},
@@ -62,7 +62,6 @@ async fn timed<T>(what: &str, call: impl AsyncFn() -> T) {
 }
 
 async fn commits(store: &dyn Store) {
-    let board = Board::default();
     let heartbeat = Outcome { records: vec![Record { to: "registered".into(), ..record(0) }], ..Outcome::default() };
     let step = Outcome {
         input: Some(Input::Tick { at: at(0) }),
@@ -78,7 +77,7 @@ async fn commits(store: &dyn Store) {
         let outcomes = vec![outcome.clone(); of];
         let began = Instant::now();
         for _ in 0..times {
-            store.commit(&outcomes, &board, at(0)).await.unwrap();
+            store.commit(&outcomes, at(0)).await.unwrap();
         }
         let all = times * u32::try_from(of).unwrap();
         println!("{what:<46} {:>9.0}", per_second(all, began.elapsed()));
@@ -142,11 +141,10 @@ async fn main() {
     }
 
     let store = store::open(&url).await.unwrap();
-    let board = Board::default();
     let began = Instant::now();
     for from in (0..entries).step_by(5_000) {
         let records = (from..entries.min(from + 5_000)).map(record).collect();
-        store.commit(&[Outcome { records, ..Outcome::default() }], &board, at(0)).await.unwrap();
+        store.commit(&[Outcome { records, ..Outcome::default() }], at(0)).await.unwrap();
     }
     let count = u32::try_from(entries).unwrap();
     println!("{:<46} {:>9.0}", format!("entries/s, {entries} in commits of 5000"), per_second(count, began.elapsed()));

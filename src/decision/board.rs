@@ -19,6 +19,7 @@ use crate::{
 
 /// Everything the controller knows at one instant.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Board {
     /// The trunks.
     #[serde(with = "pairs")]
@@ -100,6 +101,12 @@ impl Board {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { seed, ..Self::default() }
+    }
+
+    /// Whether nothing was ever stored of it: it needs a seed.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.seed == 0
     }
 
     /// The trunks, by id.

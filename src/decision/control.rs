@@ -183,12 +183,13 @@ impl Step<'_> {
 
     /// Decides for one campaign.
     fn control(&mut self, key: &CampaignKey) {
-        if self.board.policy.mode == Mode::Observe {
-            return;
-        }
         let Some(dialer) = self.board.policy.dialers.get(&key.dialer).cloned() else { return };
         let Some(campaign) = self.board.campaigns.get(key) else { return };
-        let blocking = self.blocking(&campaign.spec, &dialer);
+        // Observing pauses nothing; what was paused before is still ours to resume.
+        let blocking = match self.board.policy.mode {
+            Mode::Enforce => self.blocking(&campaign.spec, &dialer),
+            Mode::Observe => None,
+        };
         match (blocking, campaign.claim.clone()) {
             (Some(blocking), None) => {
                 let runs = matches!(campaign.state, CampaignState::Running | CampaignState::Unknown);

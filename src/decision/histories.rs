@@ -504,6 +504,14 @@ fn observing_holds_nothing_and_says_so() {
 }
 
 #[test]
+fn observing_lets_go_what_enforcing_had_paused() {
+    let observing = ControlPolicy { mode: Mode::Observe, ..policy(vec![campaign("7", &["airtel"])]) };
+    let configured = Input::Configured { at: noon(10.0), policy: Box::new(observing) };
+    let run = one().run(&[event(0.0, "airtel", Rejected), configured], 20.0);
+    assert_eq!(run.without_gate(), [(0.0, "hold pbx1/airtel"), (0.0, "pause 7"), (10.0, "resume 7")]);
+}
+
+#[test]
 fn a_mass_failure_is_one_incident_and_its_campaigns_come_back_one_by_one() {
     let names = ["a", "b", "c", "d"];
     let campaigns = names.map(|name| campaign(name, &[name])).to_vec();

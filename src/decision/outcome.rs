@@ -31,8 +31,8 @@ pub struct Outcome {
     pub campaigns: BTreeMap<CampaignKey, Option<Campaign>>,
     /// PBXs that changed, as they are after the step.
     pub pbxs: BTreeMap<PbxId, PbxRecord>,
-    /// How many ids the board has made by now, when it made some.
-    pub minted: Option<u64>,
+    /// The board's seed and how many ids it has made by now, when it made some.
+    pub minted: Option<(u64, u64)>,
     /// Holds begun or changed.
     pub holds: Vec<Hold>,
     /// Incidents begun or changed.

@@ -72,7 +72,7 @@ impl Board {
             let campaign = self.campaigns.get(&key).cloned();
             out.campaigns.insert(key, campaign);
         }
-        out.minted = (self.minted != minted).then_some(self.minted);
+        out.minted = (self.minted != minted).then_some((self.seed, self.minted));
         out.input = notable.then(|| input.clone());
         out
     }

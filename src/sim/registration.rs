@@ -116,13 +116,7 @@ impl Client {
     /// A new one: the first REGISTER goes out at `first`.
     #[must_use]
     pub const fn new(first: Duration) -> Self {
-        Self {
-            status: Status::Unregistered,
-            retries: 0,
-            timer: Some(first),
-            scheduled: Some(first),
-            flight: None,
-        }
+        Self { status: Status::Unregistered, retries: 0, timer: Some(first), scheduled: Some(first), flight: None }
     }
 
     /// One that is registered already, and refreshes at `next`.
@@ -421,7 +415,8 @@ mod tests {
     fn an_unregister_that_fails_for_the_moment_ends_registered_again() {
         let mut client = Client::registered(s(3000));
         client.unregister(s(0), Behaviour::reject(503), PACE);
-        let seen = run(&mut client, &settings(), |now| if now == 0 { Behaviour::reject(503) } else { Behaviour::Ok }, 100);
+        let seen =
+            run(&mut client, &settings(), |now| if now == 0 { Behaviour::reject(503) } else { Behaviour::Ok }, 100);
         assert_eq!(seen, [(0, "Rejected"), (60, "Registered")]);
 
         let mut client = Client::registered(s(3000));

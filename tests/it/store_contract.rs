@@ -2,7 +2,7 @@
 //! is called once for each (`contract!` at the end), with real files and real time.
 #![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -115,6 +115,7 @@ fn incident(name: &str, since: i64, ended: Option<i64>) -> Incident {
         since: at(since),
         ended_at: ended.map(at),
         trunks: vec![airtel()],
+        last_resume_at: None,
         summary: "two trunks failed together".to_owned(),
     }
 }
@@ -130,7 +131,7 @@ fn board(trunks: &[&str], campaigns: &[&str], minted: u64) -> Board {
                          "hold_when": "any", "fallback": [], "resume_window": null, "resume_within": null},
                 "state": "running", "since": "2026-01-05T10:00:00.123456789Z",
                 "claim": {"hold": "hold_1", "trunk": "pbx1/airtel", "since": "2026-01-05T10:00:01Z",
-                          "stage": {"stage": "pausing", "message": "msg_1"}}}])
+                          "stage": {"stage": "pausing", "message": "msg_1", "left": false}}}])
         })
         .collect();
     serde_json::from_value(json!({
@@ -172,8 +173,18 @@ fn everything() -> HistoryQuery {
     }
 }
 
+/// An outcome that changed everything `board` holds.
+fn all_of(board: &Board) -> Outcome {
+    Outcome {
+        trunks: board.trunks().map(|(id, record)| (id.clone(), record.clone())).collect(),
+        campaigns: board.campaigns().map(|(key, campaign)| (key.clone(), Some(campaign.clone()))).collect(),
+        pbxs: board.pbxs().map(|(id, record)| (id.clone(), record.clone())).collect(),
+        ..Outcome::default()
+    }
+}
+
 async fn commit(store: &dyn Store, outcomes: &[Outcome]) {
-    store.commit(outcomes, &Board::default(), at(1)).await.unwrap();
+    store.commit(outcomes, at(1)).await.unwrap();
 }
 
 async fn lease(store: &dyn Store, now: i64) -> Vec<String> {
@@ -203,21 +214,21 @@ pub(crate) async fn a_restart_goes_on_from_the_last_commit(backend: &impl Backen
     let store = backend.open().await;
     let before = board(&["pbx1/airtel", "pbx1/tata"], &["7", "8"], 3);
     let first = Outcome {
-        trunks: BTreeSet::from([airtel(), trunk("pbx1/tata")]),
-        campaigns: BTreeSet::from([key("crm", "7"), key("crm", "8")]),
         incidents: vec![incident("1", 5, None), incident("2", 6, None)],
-        ..Outcome::default()
+        minted: Some((17_446_744_073_709_551_557, 3)),
+        ..all_of(&before)
     };
-    store.commit(&[first], &before, at(10)).await.unwrap();
-    // A trunk and a campaign go, an incident ends.
-    let after = board(&["pbx1/airtel"], &["8"], 4);
+    store.commit(&[first], at(10)).await.unwrap();
+    // A campaign goes, a trunk changes, an incident ends; of two outcomes in one commit the later one counts.
+    let after = board(&["pbx1/airtel", "pbx1/tata"], &["8"], 4);
     let second = Outcome {
-        trunks: BTreeSet::from([trunk("pbx1/tata")]),
-        campaigns: BTreeSet::from([key("crm", "7")]),
+        campaigns: BTreeMap::from([(key("crm", "7"), None)]),
         incidents: vec![incident("1", 5, Some(20))],
+        minted: Some((17_446_744_073_709_551_557, 4)),
         ..Outcome::default()
     };
-    store.commit(&[second], &after, at(20)).await.unwrap();
+    let nothing = Outcome::default();
+    store.commit(&[second, nothing], at(20)).await.unwrap();
     drop(store);
 
     let restored = backend.open().await.load().await.unwrap();
@@ -231,6 +242,17 @@ pub(crate) async fn a_restart_goes_on_from_the_last_commit(backend: &impl Backen
         (json["seed"].clone(), json["minted"].clone())
     };
     assert_eq!(ids(&restored.board), (json!(17_446_744_073_709_551_557_u64), json!(4)));
+}
+
+pub(crate) async fn a_restart_leases_anew_what_a_crash_had_leased(backend: &impl Backend) {
+    let store = backend.open().await;
+    commit(&*store, &[messages(vec![message("pause", "crm", Some("7"), 0)])]).await;
+    assert_eq!(lease(&*store, 1).await, ["pause"]);
+    assert_eq!(lease(&*store, 2).await, [""; 0], "leased until 31");
+    drop(store);
+    let store = backend.open().await;
+    store.load().await.unwrap();
+    assert_eq!(lease(&*store, 3).await, ["pause"], "whoever had it is gone");
 }
 
 pub(crate) async fn equal_outcomes_are_one_entry(backend: &impl Backend) {
@@ -689,11 +711,10 @@ pub(crate) async fn a_commit_dropped_on_the_way_leaves_whole_runs(backend: &impl
         records((0..20).map(|n| registration("rejected", n)).collect()),
         records((0..5).map(|n| registration(&format!("odd{n}"), 200)).collect()),
     ];
-    let board = Board::default();
     // Dropped after one look, two, four... until one is left to its end.
     let mut ended = false;
     for looks in (0..30).map(|power| 1_u64 << power) {
-        let mut commit = store.commit(&outcomes, &board, at(1));
+        let mut commit = store.commit(&outcomes, at(1));
         for _ in 0..looks {
             let look = std::future::poll_fn(|context| std::task::Poll::Ready(commit.as_mut().poll(context)));
             if let std::task::Poll::Ready(result) = look.await {
@@ -725,9 +746,8 @@ pub(crate) async fn reports_do_not_wait_for_commits(backend: &impl Backend) {
         let flap = |n| registration(if n % 2 == 0 { "registered" } else { "rejected" }, from + n);
         records((0..500).map(flap).collect())
     };
-    let board = Board::default();
     let outcomes: Vec<Outcome> = (0..4).map(|n| flaps(n * 500)).collect();
-    let (committed, query) = (store.commit(&outcomes, &board, at(1)), everything());
+    let (committed, query) = (store.commit(&outcomes, at(1)), everything());
     let read = async {
         for _ in 0..20 {
             let page = store.history(&query).await.unwrap();
@@ -835,6 +855,7 @@ macro_rules! contract {
         contract!($backend, $make, [
             a_first_start_finds_nothing,
             a_restart_goes_on_from_the_last_commit,
+        a_restart_leases_anew_what_a_crash_had_leased,
             equal_outcomes_are_one_entry,
             an_entry_keeps_the_detail_of_its_first_time,
             series_do_not_mix,
@@ -1041,7 +1062,7 @@ mod sqlite_file {
             .unwrap();
         let mut outcome = records(vec![registration("rejected", 5), registration("registered", 6)]);
         outcome.messages = vec![message("pause", "crm", Some("7"), 6)];
-        let refused = store.commit(&[outcome.clone()], &Board::default(), at(1)).await;
+        let refused = store.commit(&[outcome.clone()], at(1)).await;
         assert!(matches!(refused, Err(StoreError::Statement { step: "writing a message", .. })), "{refused:?}");
         assert_eq!(runs(&store.history(&everything()).await.unwrap().items), [("rejected", 1, 0, 0)]);
         sqlx::query("drop trigger refuse").execute(&other).await.unwrap();
@@ -1058,10 +1079,10 @@ mod sqlite_file {
         let options = sqlx::sqlite::SqliteConnectOptions::new().filename(file.path());
         let other = sqlx::SqlitePool::connect_with(options).await.unwrap();
         let blocking = other.begin_with("begin exclusive").await.unwrap();
-        let refused = store.commit(&[], &Board::default(), at(1)).await.unwrap_err();
+        let refused = store.commit(&[], at(1)).await.unwrap_err();
         assert!(refused.is_retryable(), "{refused:?}");
         blocking.rollback().await.unwrap();
         other.close().await;
-        store.commit(&[], &Board::default(), at(1)).await.unwrap();
+        store.commit(&[], at(1)).await.unwrap();
     }
 }

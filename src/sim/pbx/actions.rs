@@ -499,4 +499,3 @@ fn registration_row(name: &str, server_uri: &str, auth: &str, status: &str, expi
 fn expires(seconds: i64) -> String {
     format!(" (exp. {}s{})", seconds.unsigned_abs(), if seconds < 0 { " ago" } else { "" })
 }
-

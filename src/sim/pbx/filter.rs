@@ -41,8 +41,7 @@ enum How {
 impl Filters {
     /// Adds one, as `Filter` with `Operation: Add`.
     pub(super) fn add(&mut self, criteria: &str, expression: &str) -> Result<(), &'static str> {
-        let (filter, excludes) =
-            if criteria.is_empty() { old(expression)? } else { advanced(criteria, expression)? };
+        let (filter, excludes) = if criteria.is_empty() { old(expression)? } else { advanced(criteria, expression)? };
         let filters = if excludes { &mut self.exclude } else { &mut self.include };
         if filters.len() >= LIMIT {
             return Err(BAD_FORM);

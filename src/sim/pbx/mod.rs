@@ -124,7 +124,11 @@ impl SimPbx {
     ///
     /// # Errors
     /// [`SimError::Listen`] when its address is taken.
-    pub async fn start(settings: SimSettings, tracker: &TaskTracker, stop: CancellationToken) -> Result<Self, SimError> {
+    pub async fn start(
+        settings: SimSettings,
+        tracker: &TaskTracker,
+        stop: CancellationToken,
+    ) -> Result<Self, SimError> {
         let wanted = settings.listen;
         let refused = |source| SimError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(refused)?;

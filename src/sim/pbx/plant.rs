@@ -101,7 +101,10 @@ enum What {
     Qualify(u64),
     QualifyEnds(u64, Contact),
     /// An un-REGISTER of a state object that is no longer in the list.
-    Farewell { client_uri: String, server_uri: String },
+    Farewell {
+        client_uri: String,
+        server_uri: String,
+    },
     CallEnds(Box<Call>),
     Hangup(Box<Call>),
 }
@@ -280,7 +283,9 @@ impl Plant {
 
     /// Every registration in the order of Asterisk's lists.
     pub(super) fn registrations(&self) -> impl Iterator<Item = (&RegistrationSettings, Option<&Client>)> {
-        self.list().filter_map(|trunk| trunk.registration.as_ref()).map(|(settings, client)| (settings, client.as_ref()))
+        self.list()
+            .filter_map(|trunk| trunk.registration.as_ref())
+            .map(|(settings, client)| (settings, client.as_ref()))
     }
 
     /// Every trunk in the order of Asterisk's lists.
@@ -419,7 +424,8 @@ impl Plant {
         registration: &str,
         change: impl FnOnce(&mut Self, &RegistrationSettings, Behaviour, &mut Client),
     ) -> bool {
-        let named = |trunk: &Trunk| trunk.registration.as_ref().is_some_and(|(settings, _)| settings.name == registration);
+        let named =
+            |trunk: &Trunk| trunk.registration.as_ref().is_some_and(|(settings, _)| settings.name == registration);
         // Most trunks are named as their registration; the rest is looked for.
         let id = self.names.get(registration).copied().filter(|id| self.trunks.get(id).is_some_and(named));
         let Some(id) = id.or_else(|| self.trunks.iter().find(|(_, trunk)| named(trunk)).map(|(id, _)| *id)) else {
@@ -742,7 +748,8 @@ mod tests {
         let mut seen = Vec::new();
         let mut note = |at: Duration, plant: &mut Plant| {
             for event in plant.take_events() {
-                let status = event.text.lines().rev().find_map(|line| line.split_once("tatus: ")).map_or("", |(_, v)| v);
+                let status =
+                    event.text.lines().rev().find_map(|line| line.split_once("tatus: ")).map_or("", |(_, v)| v);
                 seen.push(format!("{} {} {status}", at.as_secs(), event.name).trim_end().to_owned());
             }
         };
@@ -793,7 +800,9 @@ mod tests {
         assert_eq!(seen.len(), 2, "{seen:?}");
         plant.set_behaviour("a", Behaviour::Silent);
         let seen = run(&mut plant, 60);
-        assert!(matches!(&seen[..], [peer, contact] if peer.contains("PeerStatus Unreachable") && contact.contains("ContactStatus")));
+        assert!(
+            matches!(&seen[..], [peer, contact] if peer.contains("PeerStatus Unreachable") && contact.contains("ContactStatus"))
+        );
     }
 
     #[test]

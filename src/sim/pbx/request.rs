@@ -142,7 +142,9 @@ mod tests {
         };
         assert!(matches!(message(1024)[..], [Incoming::Message(_)]));
         // The buffer is full at the CR: what stays is a blank line, and the real one is a second.
-        assert!(matches!(&message(1025)[..], [Incoming::LineTooLong(_), Incoming::Message(empty)] if empty.0.is_empty()));
+        assert!(
+            matches!(&message(1025)[..], [Incoming::LineTooLong(_), Incoming::Message(empty)] if empty.0.is_empty())
+        );
         assert!(matches!(message(1026)[..], [Incoming::LineTooLong(_)]));
         assert!(matches!(message(5000)[..], [Incoming::LineTooLong(_)]));
     }

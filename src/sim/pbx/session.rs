@@ -303,4 +303,3 @@ fn mask(text: &str) -> Option<Classes> {
         _ => Some(Classes::read(text)),
     }
 }
-

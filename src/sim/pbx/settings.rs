@@ -34,7 +34,8 @@ pub struct SimSettings {
 
 impl Default for SimSettings {
     fn default() -> Self {
-        let modules = ["res_pjsip", "res_pjsip_outbound_registration", "res_pjsip_history", "res_hep_pjsip", "chan_pjsip"];
+        let modules =
+            ["res_pjsip", "res_pjsip_outbound_registration", "res_pjsip_history", "res_hep_pjsip", "chan_pjsip"];
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             users: vec![SimUser::all("trunkwarden", "sim")],

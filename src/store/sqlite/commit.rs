@@ -1,7 +1,7 @@
 //! One step in one transaction, and what a restart reads back.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     mem,
 };
 
@@ -34,7 +34,6 @@ const REMEMBERED: usize = 100_000;
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     series: HashMap<(&'static str, String, EntryKind, String), Series>,
-    pbxs: Option<BTreeMap<PbxId, PbxRecord>>,
 }
 
 /// A series and its newest run.
@@ -48,12 +47,12 @@ struct Series {
 }
 
 impl SqliteStore {
-    pub(super) async fn write(&self, outcomes: &[Outcome], board: &Board, alive: Timestamp) -> Result<(), StoreError> {
+    pub(super) async fn write(&self, outcomes: &[Outcome], alive: Timestamp) -> Result<(), StoreError> {
         let mut kept = self.memory.lock().await;
         let mut memory = mem::take(&mut *kept);
         // Immediate: a transaction that began by reading could not wait for a lock when it comes to write.
         let mut transaction = self.writer.begin_with("begin immediate").await.step("beginning a commit")?;
-        write_all(&mut transaction, &mut memory, outcomes, board, alive).await?;
+        write_all(&mut transaction, &mut memory, outcomes, alive).await?;
         transaction.commit().await.step("committing")?;
         if memory.series.len() <= REMEMBERED {
             *kept = memory;
@@ -90,6 +89,11 @@ impl SqliteStore {
 
     pub(super) async fn read_board(&self) -> Result<Restored, StoreError> {
         const STEP: &str = "loading the board";
+        // This process has the store's lock, so whoever leased a message is gone: it need not wait for the lease's end.
+        sqlx::query("update outbox set leased_until_ms = null where state = 'pending' and leased_until_ms is not null")
+            .execute(&self.writer)
+            .await
+            .step(STEP)?;
         // One transaction, so that all of it is of one commit.
         let mut reader = self.readers.begin().await.step(STEP)?;
         let (seed, minted, alive): (i64, i64, Option<i64>) =
@@ -140,12 +144,13 @@ async fn write_all(
     writer: &mut SqliteConnection,
     memory: &mut Memory,
     outcomes: &[Outcome],
-    board: &Board,
     alive: Timestamp,
 ) -> Result<(), StoreError> {
-    // Snapshots are of the board that all outcomes led to, so each is written once.
-    let mut trunks = BTreeSet::new();
-    let mut campaigns = BTreeSet::new();
+    // Of what changed several times only the last is written.
+    let mut trunks = BTreeMap::new();
+    let mut campaigns = BTreeMap::new();
+    let mut pbxs = BTreeMap::new();
+    let mut minted = None;
     for outcome in outcomes {
         if let Some(input) = &outcome.input {
             journal(writer, input.at(), "input", &json(input, "an input")?).await?;
@@ -170,23 +175,30 @@ async fn write_all(
         }
         trunks.extend(&outcome.trunks);
         campaigns.extend(&outcome.campaigns);
+        pbxs.extend(&outcome.pbxs);
+        minted = outcome.minted.or(minted);
     }
     for series in memory.series.values_mut().filter(|series| series.grew) {
         write_growth(writer, series).await?;
     }
-    for id in trunks {
-        put_trunk(writer, id, board.trunks.get(id)).await?;
+    for (id, record) in trunks {
+        put_trunk(writer, id, record).await?;
     }
-    for key in campaigns {
-        put_campaign(writer, key, board.campaigns.get(key)).await?;
+    for (key, campaign) in campaigns {
+        put_campaign(writer, key, campaign.as_ref()).await?;
     }
-    if memory.pbxs.as_ref() != Some(&board.pbxs) {
-        put_pbxs(writer, &board.pbxs).await?;
-        memory.pbxs = Some(board.pbxs.clone());
+    for (id, record) in pbxs {
+        put_pbx(writer, id, record).await?;
     }
-    sqlx::query("update controller set seed = ?, minted = ?, alive_ms = ?")
-        .bind(board.seed.cast_signed())
-        .bind(board.minted.cast_signed())
+    if let Some((seed, minted)) = minted {
+        sqlx::query("update controller set seed = ?, minted = ?")
+            .bind(seed.cast_signed())
+            .bind(minted.cast_signed())
+            .execute(&mut *writer)
+            .await
+            .step("writing how many ids were made")?;
+    }
+    sqlx::query("update controller set alive_ms = ?")
         .bind(ms(alive))
         .execute(writer)
         .await
@@ -401,20 +413,15 @@ async fn settle(writer: &mut SqliteConnection, settled: &Settled) -> Result<(), 
     Ok(())
 }
 
-async fn put_trunk(
-    writer: &mut SqliteConnection,
-    id: &TrunkId,
-    record: Option<&TrunkRecord>,
-) -> Result<(), StoreError> {
-    let query = match record {
-        Some(record) => sqlx::query(
-            "insert into trunk (trunk_id, body) values (?, ?) on conflict (trunk_id) do update set body = excluded.body",
-        )
-        .bind(id.as_str())
-        .bind(json(record, "a trunk")?),
-        None => sqlx::query("delete from trunk where trunk_id = ?").bind(id.as_str()),
-    };
-    query.execute(writer).await.step("writing a trunk")?;
+async fn put_trunk(writer: &mut SqliteConnection, id: &TrunkId, record: &TrunkRecord) -> Result<(), StoreError> {
+    sqlx::query(
+        "insert into trunk (trunk_id, body) values (?, ?) on conflict (trunk_id) do update set body = excluded.body",
+    )
+    .bind(id.as_str())
+    .bind(json(record, "a trunk")?)
+    .execute(writer)
+    .await
+    .step("writing a trunk")?;
     Ok(())
 }
 
@@ -439,15 +446,12 @@ async fn put_campaign(
     Ok(())
 }
 
-async fn put_pbxs(writer: &mut SqliteConnection, pbxs: &BTreeMap<PbxId, PbxRecord>) -> Result<(), StoreError> {
-    sqlx::query("delete from pbx").execute(&mut *writer).await.step("writing the PBXs")?;
-    for (id, record) in pbxs {
-        sqlx::query("insert into pbx (pbx_id, body) values (?, ?)")
-            .bind(id.as_str())
-            .bind(json(record, "a PBX")?)
-            .execute(&mut *writer)
-            .await
-            .step("writing the PBXs")?;
-    }
+async fn put_pbx(writer: &mut SqliteConnection, id: &PbxId, record: &PbxRecord) -> Result<(), StoreError> {
+    sqlx::query("insert into pbx (pbx_id, body) values (?, ?) on conflict (pbx_id) do update set body = excluded.body")
+        .bind(id.as_str())
+        .bind(json(record, "a PBX")?)
+        .execute(writer)
+        .await
+        .step("writing a PBX")?;
     Ok(())
 }

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    decision::{Board, Hold, Incident, Outcome},
+    decision::{Hold, Incident, Outcome},
     health::RegisteredWhen,
     ids::{MessageId, TrunkId},
 };
@@ -85,13 +85,8 @@ impl Store for SqliteStore {
         Box::pin(async move { self.found(self.read_board().await) })
     }
 
-    fn commit<'a>(
-        &'a self,
-        outcomes: &'a [Outcome],
-        board: &'a Board,
-        alive: Timestamp,
-    ) -> BoxFuture<'a, Result<(), StoreError>> {
-        Box::pin(async move { self.found(self.write(outcomes, board, alive).await) })
+    fn commit<'a>(&'a self, outcomes: &'a [Outcome], alive: Timestamp) -> BoxFuture<'a, Result<(), StoreError>> {
+        Box::pin(async move { self.found(self.write(outcomes, alive).await) })
     }
 
     fn journal_append<'a>(
