@@ -14,15 +14,15 @@
 //! | [`narrate`] | decisions as lines a person can read |
 //! | [`demo`] | the demo, but for the controller itself |
 
-//TODO pub mod demo;
-//TODO pub mod dialer;
-//TODO pub mod narrate;
+pub mod demo;
+pub mod dialer;
+pub mod narrate;
 pub mod pbx;
 pub mod provider;
 pub mod registration;
-//TODO pub mod story;
+pub mod story;
 
-//TODO pub use dialer::{SimCampaign, SimDialer, SimDialerSettings};
+pub use dialer::{SimCampaign, SimDialer, SimDialerSettings};
 pub use pbx::{Classes, SimError, SimPbx, SimSettings, SimTrunk, SimUser, Start, Timing};
 pub use provider::Behaviour;
 pub use registration::RegistrationSettings;

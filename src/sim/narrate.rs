@@ -1,0 +1,308 @@
+//! Decisions as lines a person can read: when, about what, what happened, what was held, and why.
+//!
+//! It reads the events and records of [`decision`](crate::decision) by their names, and passes over what it does not know:
+//! a narrator must not be what stops the show. Every line fits 100 columns.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use crate::{
+    clock::{Timestamp, between},
+    decision::{EntryKind, Event, Record, Scope},
+    health::Reason,
+};
+
+/// The widest line.
+pub const WIDTH: usize = 100;
+/// Where the text of a line begins: time, mark, word, subject.
+const INDENT: usize = 34;
+/// Room for the subject.
+const SUBJECT: usize = 14;
+
+/// How lines may look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Style {
+    /// Colours, for a terminal that has them.
+    pub colour: bool,
+    /// Signs beyond ASCII.
+    pub signs: bool,
+}
+
+/// What a line is about, which decides its word, mark and colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tone {
+    Story,
+    Fact,
+    Good,
+    Doubt,
+    Bad,
+    Hold,
+    Release,
+    Pause,
+    Resume,
+}
+
+impl Tone {
+    const fn marks(self) -> (&'static str, &'static str, &'static str) {
+        // sign, its plain form, colour
+        match self {
+            Self::Story => ("»", ">", "\x1b[1m"),
+            Self::Fact => ("·", ".", "\x1b[2m"),
+            Self::Good => ("✓", "+", "\x1b[32m"),
+            Self::Doubt => ("~", "~", "\x1b[33m"),
+            Self::Bad => ("✗", "x", "\x1b[31m"),
+            Self::Hold => ("■", "#", "\x1b[31m"),
+            Self::Release => ("□", "o", "\x1b[32m"),
+            Self::Pause => ("‖", "=", "\x1b[35m"),
+            Self::Resume => ("▶", ">", "\x1b[36m"),
+        }
+    }
+}
+
+/// Tells a story in lines; each answer is one line or several, without the last line's end.
+#[derive(Debug)]
+pub struct Narrator {
+    style: Style,
+    began: Timestamp,
+    /// The last outcome of each history, so that a run is told once.
+    last: BTreeMap<(Scope, EntryKind, String), String>,
+}
+
+impl Narrator {
+    /// One whose times are seconds since `began`.
+    #[must_use]
+    pub fn new(began: Timestamp, style: Style) -> Self {
+        Self { style, began, last: BTreeMap::new() }
+    }
+
+    /// Something the story does.
+    #[must_use]
+    pub fn say(&self, at: Timestamp, text: &str) -> String {
+        self.line(at, Tone::Story, "story", "", text)
+    }
+
+    /// A decision; `None` for one that needs no line of its own.
+    #[must_use]
+    pub fn event(&self, event: &Event) -> Option<String> {
+        let data = &event.data;
+        let text = |key: &str| data[key].as_str().unwrap_or_default();
+        let reason = self.reason(&data["reason"]);
+        let because = |text: String| if reason.is_empty() { text } else { format!("{text}: {reason}") };
+        let line = |tone, word, subject: &str, text: String| Some(self.line(event.at, tone, word, subject, &text));
+        match event.kind.as_str() {
+            "trunk.health" => {
+                let (from, to) = (text("from"), text("to"));
+                let tone = match to {
+                    "stable" => Tone::Good,
+                    "down" => Tone::Bad,
+                    _ => Tone::Doubt,
+                };
+                let from = if from.is_empty() { String::new() } else { format!("{from} -> ") };
+                line(tone, "health", text("trunk"), because(format!("{from}{to}")))
+            }
+            "hold.begun" => {
+                let by = match text("by") {
+                    "" | "policy" => String::new(),
+                    by => format!(" by {by}"),
+                };
+                line(Tone::Hold, "hold", text("trunk"), because(format!("held{by}, no call may go out")))
+            }
+            "hold.ended" => line(Tone::Release, "release", text("trunk"), because("the hold is over".to_owned())),
+            "campaign.pause" => {
+                let told = format!("told {} to pause it{}", text("dialer"), fallback(data));
+                line(Tone::Pause, "pause", &campaign(data), because(told))
+            }
+            "campaign.resume" => line(Tone::Resume, "resume", &campaign(data), because(format!("told {} to go on", text("dialer")))),
+            "campaign.left" => {
+                line(Tone::Pause, "left", &campaign(data), because("paused for too long: a person must resume it".to_owned()))
+            }
+            "incident" => {
+                let trunks = data["trunks"].as_array().map_or(0, Vec::len);
+                let summary = [text("summary"), reason.as_str()].into_iter().find(|text| !text.is_empty());
+                let subject = [text("pbx"), text("trunk")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+                let told = summary.map_or_else(|| format!("{trunks} trunks failed together"), str::to_owned);
+                line(Tone::Bad, "incident", subject, told)
+            }
+            // The gate's answers follow from health and holds, which have their lines.
+            _ => None,
+        }
+    }
+
+    /// A new outcome in a history: what Asterisk said of a registration, how the link to the PBX is. `None` for the rest,
+    /// and for a run that goes on.
+    #[must_use]
+    pub fn record(&mut self, record: &Record) -> Option<String> {
+        let key = (record.scope.clone(), record.kind, record.subject.clone());
+        let before = self.last.insert(key, record.to.clone());
+        if before.as_ref() == Some(&record.to) {
+            return None;
+        }
+        let subject = match &record.scope {
+            Scope::Trunk(trunk) => trunk.to_string(),
+            Scope::Pbx(pbx) => pbx.to_string(),
+        };
+        let (word, text) = match record.kind {
+            // What was registered at the start is no news.
+            EntryKind::Registration if before.is_none() && record.to == "registered" => return None,
+            EntryKind::Registration => ("asterisk", format!("says \"{}\", and no more than that", record.to)),
+            EntryKind::Pbx => ("link", record.to.clone()),
+            EntryKind::Contact
+            | EntryKind::Health
+            | EntryKind::Diagnosis
+            | EntryKind::Hold
+            | EntryKind::Gate
+            | EntryKind::CallWindow => return None,
+        };
+        let text = if record.to == "registered" { text.replace(", and no more than that", "") } else { text };
+        Some(self.line(record.at, Tone::Fact, word, &subject, &text))
+    }
+
+    fn line(&self, at: Timestamp, tone: Tone, word: &str, subject: &str, text: &str) -> String {
+        let seconds = between(self.began, at).as_secs_f64();
+        let (sign, plain, colour) = tone.marks();
+        let mark = if self.style.signs { sign } else { plain };
+        let subject = if subject.is_empty() && tone == Tone::Story {
+            String::new()
+        } else {
+            format!("{:<SUBJECT$} ", clip(subject, SUBJECT))
+        };
+        let head = format!("{seconds:6.1}s {mark} {word:<8} {subject}");
+        let indent = if subject.is_empty() { head.chars().count() } else { INDENT };
+        let body = wrap(&clean(text), WIDTH - indent, indent);
+        let pad = " ".repeat(indent.saturating_sub(head.chars().count()));
+        if self.style.colour { format!("{colour}{head}{pad}{body}\x1b[0m") } else { format!("{head}{pad}{body}") }
+    }
+
+    /// A reason, which is a text or a [`Reason`]; times in it become seconds of the story.
+    fn reason(&self, reason: &Value) -> String {
+        let text = match reason {
+            Value::String(text) => text.clone(),
+            Value::Null => String::new(),
+            other => serde_json::from_value::<Reason>(other.clone()).map_or_else(|_| other.to_string(), |r| r.to_string()),
+        };
+        let word = |word: &str| match word.parse::<Timestamp>() {
+            Ok(at) => format!("{:.0}s", between(self.began, at).as_secs_f64()),
+            Err(_) => word.to_owned(),
+        };
+        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn campaign(data: &Value) -> String {
+    format!("campaign {}", data["campaign"].as_str().unwrap_or("?"))
+}
+
+fn fallback(data: &Value) -> String {
+    let trunks: Vec<&str> = data["fallback"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if trunks.is_empty() { String::new() } else { format!(" or use {}", trunks.join(", ")) }
+}
+
+/// What comes from outside must not steer the terminal.
+fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn clip(text: &str, room: usize) -> String {
+    let text = clean(text);
+    if text.chars().count() <= room { text } else { text.chars().take(room - 1).chain(['.']).collect() }
+}
+
+/// Breaks `text` at blanks into lines of `room` columns, indented but for the first. A longer word is cut.
+pub(super) fn wrap(text: &str, room: usize, indent: usize) -> String {
+    let mut lines: Vec<String> = vec![String::new()];
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let word = clip(word, room);
+        let length = word.chars().count();
+        if used > 0 && used + 1 + length > room {
+            lines.push(String::new());
+            used = 0;
+        }
+        if let Some(line) = lines.last_mut() {
+            if used > 0 {
+                line.push(' ');
+                used += 1;
+            }
+            line.push_str(&word);
+            used += length;
+        }
+    }
+    lines.join(&format!("\n{}", " ".repeat(indent)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::after;
+
+    fn began() -> Timestamp {
+        "2026-11-22T18:00:00Z".parse().unwrap()
+    }
+
+    fn event(kind: &str, data: Value) -> Event {
+        Event { kind: kind.to_owned(), at: after(began(), std::time::Duration::from_millis(4200)), data }
+    }
+
+    #[test]
+    fn an_event_is_one_readable_line() {
+        let narrator = Narrator::new(began(), Style::default());
+        let health = event(
+            "trunk.health",
+            json!({"trunk": "pbx1/north", "from": "stable", "to": "down", "gate": {"allow": false},
+                   "reason": {"why": "rejected", "registration": "north", "since": "2026-11-22T18:00:04Z"}}),
+        );
+        assert_eq!(
+            narrator.event(&health).unwrap(),
+            "   4.2s x health   pbx1/north     stable -> down: north rejected since 4s"
+        );
+        let pause = event(
+            "campaign.pause",
+            json!({"dialer": "crm", "campaign": "7", "hold": "hold_1", "trunks": ["pbx1/north"], "reason": "north is down",
+                   "fallback": ["pbx1/south"], "diagnosis": null}),
+        );
+        assert_eq!(
+            narrator.event(&pause).unwrap(),
+            "   4.2s = pause    campaign 7     told crm to pause it or use pbx1/south: north is down"
+        );
+        assert_eq!(narrator.event(&event("gate", json!({"trunk": "pbx1/north"}))), None);
+        assert_eq!(narrator.event(&event("hold.begun", json!(null))).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_run_of_equal_outcomes_is_told_once() {
+        let mut narrator = Narrator::new(began(), Style::default());
+        let record = |to: &str| Record {
+            scope: Scope::Trunk("pbx1/north".parse().unwrap()),
+            kind: EntryKind::Registration,
+            subject: "north".to_owned(),
+            to: to.to_owned(),
+            at: began(),
+            detail: Value::Null,
+        };
+        assert_eq!(narrator.record(&record("registered")), None);
+        assert!(narrator.record(&record("rejected")).is_some());
+        assert_eq!(narrator.record(&record("rejected")), None);
+        assert!(narrator.record(&record("registered")).is_some());
+    }
+
+    #[test]
+    fn no_line_is_wider_than_it_may_be_and_none_steers_the_terminal() {
+        let narrator = Narrator::new(began(), Style { colour: false, signs: true });
+        let reason = format!("{} \x1b[2J\r\nfake {}", "long words ".repeat(30), "x".repeat(300));
+        let line = narrator
+            .event(&event("hold.begun", json!({"trunk": "pbx1/a-trunk-with-a-long-name", "reason": reason, "by": "policy"})))
+            .unwrap();
+        assert!(line.lines().all(|line| line.chars().count() <= WIDTH), "{line}");
+        assert!(!line.contains(['\x1b', '\r']) && line.lines().count() > 3);
+        assert!(narrator.say(began(), &"word ".repeat(60)).lines().all(|line| line.chars().count() <= WIDTH));
+    }
+
+    #[test]
+    fn colour_is_there_only_when_wanted() {
+        let say = |colour| Narrator::new(began(), Style { colour, signs: false }).say(began(), "x");
+        assert!(say(true).contains("\x1b[") && !say(false).contains('\x1b'));
+    }
+}

@@ -1,0 +1,202 @@
+//! The demo's scenario as data: what happens to the providers and the network, when, and what a narrator says of it.
+//!
+//! Times are written for 40 s and stretched or pressed together by one factor ([`Pace`]), which also goes into the health
+//! policy and Asterisk's timers: so the same things happen in the same order however long the demo may take.
+
+use std::time::Duration;
+
+use super::{
+    pbx::{EndpointSettings, SimPbx, SimTrunk, Start, Timing},
+    provider::{self, Behaviour},
+    registration::RegistrationSettings,
+};
+use crate::health::{FlapPolicy, HealthPolicy};
+
+/// How fast the story goes: 1 is 40 s, 0.5 is 20 s.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace(f64);
+
+/// The shortest demo: below it, Asterisk's whole-second timers would not keep up with the story.
+pub const SHORTEST: Duration = Duration::from_secs(20);
+/// The demo as it is written.
+pub const USUAL: Duration = Duration::from_secs(40);
+
+impl Pace {
+    /// The pace for a demo of this length. What is left of a longer one passes in peace.
+    #[must_use]
+    pub fn lasting(whole: Duration) -> Self {
+        Self(whole.clamp(SHORTEST, USUAL).as_secs_f64() / USUAL.as_secs_f64())
+    }
+
+    /// A time of the story, at this pace.
+    #[must_use]
+    pub fn of(self, seconds: f64) -> Duration {
+        Duration::from_millis(Duration::from_secs_f64(seconds.max(0.0) * self.0).as_millis().try_into().unwrap_or(u64::MAX))
+    }
+}
+
+/// The health policy of the demo: DESIGN's rules with seconds for minutes.
+#[must_use]
+pub fn demo_policy(pace: Pace) -> HealthPolicy {
+    HealthPolicy {
+        recovery: pace.of(4.0),
+        unknown_after: pace.of(2.0),
+        refresh_grace: pace.of(3.0),
+        flap: FlapPolicy { half_life: pace.of(5.0), max_suppress: pace.of(30.0), ..FlapPolicy::default() },
+        ..HealthPolicy::default()
+    }
+}
+
+/// The demo's trunks.
+pub const TRUNKS: [&str; 3] = ["north", "south", "west"];
+
+/// The demo's trunks, registered, with quick timers: a refresh every 2 s, a retry after 1 s.
+#[must_use]
+pub fn demo_trunks() -> Vec<SimTrunk> {
+    let second = Duration::from_secs(1);
+    let trunk = |name: &str| SimTrunk {
+        name: name.to_owned(),
+        registration: Some(RegistrationSettings {
+            expiration: Duration::from_secs(12),
+            retry_interval: second,
+            forbidden_retry_interval: second,
+            fatal_retry_interval: second,
+            max_retries: 10_000,
+            max_random_initial_delay: second,
+            ..RegistrationSettings::named(name)
+        }),
+        endpoint: Some(EndpointSettings::named(name)),
+        behaviour: Behaviour::Ok,
+        start: Start::Registered,
+    };
+    TRUNKS.map(trunk).to_vec()
+}
+
+/// The demo's timers: an unanswered REGISTER is given up after 2 s instead of 32 s (`timer_b`).
+#[must_use]
+pub fn demo_timing(pace: Pace) -> Timing {
+    let pace = provider::Pace { timer_b: pace.of(2.0), ..provider::Pace::default() };
+    Timing { pace, call_length: Duration::from_millis(800), ..Timing::default() }
+}
+
+/// What is done to the simulation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Act {
+    /// A provider changes its behaviour, and the registration's next attempt is due at once, as a refresh would be.
+    Turn(&'static str, Behaviour),
+    /// A provider changes its behaviour; it shows when Asterisk tries next.
+    Change(&'static str, Behaviour),
+    /// The network to the PBX breaks.
+    Cut,
+    /// It is mended.
+    Mend,
+}
+
+impl Act {
+    /// Does it.
+    pub fn apply(self, pbx: &SimPbx) {
+        match self {
+            Self::Turn(trunk, behaviour) => {
+                pbx.set_behaviour(trunk, behaviour);
+                pbx.attempt_now(trunk);
+            }
+            Self::Change(trunk, behaviour) => {
+                pbx.set_behaviour(trunk, behaviour);
+            }
+            Self::Cut => pbx.cut(),
+            Self::Mend => pbx.mend(),
+        }
+    }
+}
+
+/// A step of the story.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// When, since the story began.
+    pub at: Duration,
+    /// What the narrator says; nothing for a step that repeats the one before.
+    pub say: &'static str,
+    /// What happens.
+    pub act: Option<Act>,
+}
+
+/// A scenario.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Story {
+    /// Its steps, in order.
+    pub steps: Vec<Step>,
+    /// When all of it has had its effect.
+    pub end: Duration,
+}
+
+impl Story {
+    /// The demo's: one trunk is suspended and restored, one flaps, one falls silent, and the PBX itself is lost.
+    #[must_use]
+    pub fn demo(pace: Pace) -> Self {
+        const SUSPENDED: Behaviour = Behaviour::reject(403);
+        const OK: Behaviour = Behaviour::Ok;
+        let steps = [
+            (0.0, "three trunks are registered and three campaigns are dialing", None),
+            (3.0, "north's provider suspends the account: 403 to every REGISTER", Some(Act::Turn("north", SUSPENDED))),
+            (8.0, "north's account is restored", Some(Act::Turn("north", OK))),
+            (11.0, "south begins to flap: refused, and registered again, three times", Some(Act::Turn("south", SUSPENDED))),
+            (12.2, "", Some(Act::Turn("south", OK))),
+            (13.4, "", Some(Act::Turn("south", SUSPENDED))),
+            (14.6, "", Some(Act::Turn("south", OK))),
+            (15.8, "", Some(Act::Turn("south", SUSPENDED))),
+            (17.0, "south is registered again, and stays so; can it be trusted?", Some(Act::Turn("south", OK))),
+            (18.0, "a firewall drops what goes to west: no answer at all", Some(Act::Turn("west", Behaviour::Silent))),
+            (22.0, "the firewall is opened again", Some(Act::Change("west", OK))),
+            (28.5, "the network to the PBX breaks: nobody can tell how the trunks are", Some(Act::Cut)),
+            (32.0, "the network is mended", Some(Act::Mend)),
+        ];
+        let steps = steps.into_iter().map(|(at, say, act)| Step { at: pace.of(at), say, act }).collect();
+        Self { steps, end: pace.of(39.0) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_third_loss_of_the_flapping_trunk_suppresses_it_at_any_pace() {
+        for seconds in [20, 30, 40, 3600] {
+            let pace = Pace::lasting(Duration::from_secs(seconds));
+            let policy = demo_policy(pace).flap;
+            let losses: Vec<f64> = Story::demo(pace)
+                .steps
+                .iter()
+                .filter(|step| step.act == Some(Act::Turn("south", Behaviour::reject(403))))
+                .map(|step| step.at.as_secs_f64())
+                .collect();
+            let penalty = |at: f64| -> f64 {
+                let decayed = |loss: &f64| policy.penalty * 0.5_f64.powf((at - loss) / policy.half_life.as_secs_f64());
+                losses.iter().filter(|loss| **loss <= at).map(decayed).sum()
+            };
+            assert!(penalty(losses[1]) < policy.suppress, "two losses do not");
+            assert!(penalty(losses[2]) > policy.suppress * 1.05, "three do, with a margin");
+            // Let go before the network breaks, after the plain recovery would have ended.
+            let registered = pace.of(17.0).as_secs_f64();
+            let recovered = registered + demo_policy(pace).recovery.as_secs_f64();
+            assert!(penalty(recovered) > policy.reuse && penalty(pace.of(28.0).as_secs_f64()) < policy.reuse);
+        }
+    }
+
+    #[test]
+    fn steps_are_in_order_and_end_in_time() {
+        for seconds in [1, 20, 40, 300] {
+            let whole = Duration::from_secs(seconds).max(SHORTEST);
+            let story = Story::demo(Pace::lasting(whole));
+            assert!(story.steps.is_sorted_by_key(|step| step.at));
+            assert!(story.end <= whole, "{:?}", story.end);
+        }
+    }
+
+    #[test]
+    fn the_network_is_broken_for_longer_than_the_policy_waits() {
+        let pace = Pace::lasting(USUAL);
+        let at = |act: Act| Story::demo(pace).steps.iter().find(|step| step.act == Some(act)).unwrap().at;
+        assert!(at(Act::Mend) - at(Act::Cut) > demo_policy(pace).unknown_after);
+    }
+}
