@@ -8,13 +8,13 @@ use super::{
     campaign::Campaign,
     gate::GateState,
     hold::{Hold, Incident},
-    input::ListedRegistration,
     policy::{ControlPolicy, pairs},
 };
 use crate::{
     clock::Timestamp,
     health::TrunkHealth,
     ids::{CampaignKey, EndpointName, IncidentId, PbxId, TrunkId},
+    observation::ListedRegistration,
 };
 
 /// Everything the controller knows at one instant.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::policy::ControlPolicy;
 use crate::{
     clock::Timestamp,
-    ids::{CampaignKey, EndpointName, MessageId, PbxId, RegistrationName, TrunkId},
-    observation::Observation,
+    ids::{CampaignKey, MessageId, PbxId, TrunkId},
+    observation::{Observation, PbxFact},
 };
 
 /// One input of a step.
@@ -89,70 +89,6 @@ impl Input {
             | Self::Tick { at } => *at,
         }
     }
-}
-
-/// A fact about a PBX, which concerns each of its trunks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "fact", rename_all = "snake_case")]
-pub enum PbxFact {
-    /// The link is up; its lists are not read yet.
-    Connected {
-        /// AMI's version, from its greeting.
-        version: String,
-    },
-    /// The link is lost.
-    Lost {
-        /// The last byte heard.
-        last_heard: Timestamp,
-        /// Why, in words.
-        error: String,
-    },
-    /// The login was refused; said once, until the link is up.
-    Refused {
-        /// What Asterisk answered.
-        error: String,
-    },
-    /// Its lists were read to their end.
-    Listed {
-        /// Every trunk found in them, with what is configured for it there.
-        trunks: Vec<ListedTrunk>,
-    },
-    /// Asterisk re-read its configuration.
-    Reloaded,
-    /// Asterisk says goodbye.
-    ShutDown {
-        /// Whether it will be back by itself.
-        restart: bool,
-    },
-    /// A change was found in a list without its event: the event session does not hear everything.
-    Deaf {
-        /// What was missed, in words.
-        missed: String,
-    },
-}
-
-/// A trunk as a PBX lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedTrunk {
-    /// The trunk.
-    pub id: TrunkId,
-    /// Its endpoints.
-    pub endpoints: Vec<EndpointName>,
-    /// Its registrations.
-    pub registrations: Vec<ListedRegistration>,
-}
-
-/// A registration as a PBX lists it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListedRegistration {
-    /// Its object's name.
-    pub name: RegistrationName,
-    /// `client_uri`: who we say we are.
-    pub client_uri: String,
-    /// `server_uri`: where we register.
-    pub server_uri: String,
-    /// Another registration has the same two URIs, so their events cannot be told apart.
-    pub ambiguous: bool,
 }
 
 /// What a person does.

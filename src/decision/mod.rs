@@ -22,7 +22,9 @@ pub use board::{Board, TrunkRecord};
 pub use campaign::{Campaign, CampaignState, Claim, Stage};
 pub use gate::{Gate, GateState, GateTx};
 pub use hold::{By, Hold, Incident};
-pub use input::{Act, CampaignReport, Input, ListedRegistration, ListedTrunk, PbxFact, ReceiptOutcome};
+pub use input::{Act, CampaignReport, Input, ReceiptOutcome};
 pub use outcome::{EntryKind, Event, Message, MessageType, Outcome, Recipient, Record, Scope, Settled};
 pub use policy::{CampaignSpec, ControlPolicy, DialerPolicy, HoldWhen, Mode, NotifyTarget};
 pub use window::{Window, WindowError};
+
+pub use crate::observation::{ListedRegistration, ListedTrunk, PbxFact};

@@ -5,4 +5,7 @@
 
 pub mod fact;
 
-pub use fact::{ContactStatus, Fact, NextAttempt, Observation, RegistrationParameters, RegistrationState, Source};
+pub use fact::{
+    ContactStatus, Fact, ListedRegistration, ListedTrunk, NextAttempt, Observation, PbxFact, RegistrationParameters,
+    RegistrationState, Source,
+};
