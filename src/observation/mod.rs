@@ -3,8 +3,10 @@
 //! Synchronous and total: values and times come in, facts come out, and what should be asked of the PBX next is itself
 //! a value (`observer::Request`), so that whoever holds the sockets can be told without this room knowing them.
 
+pub mod directory;
 pub mod fact;
 
+pub use directory::{DeclaredTrunk, Directory, Finding, Inventory};
 pub use fact::{
     ContactStatus, Fact, ListedRegistration, ListedTrunk, NextAttempt, Observation, PbxFact, RegistrationParameters,
     RegistrationState, Source,
