@@ -5,9 +5,13 @@
 
 pub mod directory;
 pub mod fact;
+#[cfg(test)]
+mod histories;
+pub mod observer;
 
 pub use directory::{DeclaredTrunk, Directory, Finding, Inventory};
 pub use fact::{
     ContactStatus, Fact, ListedRegistration, ListedTrunk, NextAttempt, Observation, PbxFact, RegistrationParameters,
     RegistrationState, Source,
 };
+pub use observer::{Lists, Observer, Request, Sighting, Ticket, Told};
