@@ -83,6 +83,6 @@ pub(super) async fn availability(
         return Err(Problem::new(Code::InvalidQuery, "since must be before until, and before now"));
     }
     known_or_remembered(&state, &id).await?;
-    let registered_when = state.policy().health_of(&id).registered_when;
+    let registered_when = state.board().policy().health_of(&id).registered_when;
     Ok(Json(state.store.availability(&id, since, until, registered_when).await?.into()))
 }

@@ -18,6 +18,8 @@ use crate::{
 const MOST_CAMPAIGNS: usize = 10_000;
 /// How many trunks one campaign may dial on.
 const MOST_TRUNKS: usize = 256;
+/// How many trunks may be known before tellings may not add more.
+const MOST_KNOWN_TRUNKS: usize = 20_000;
 /// The longest name, in characters.
 const LONGEST_NAME: usize = 200;
 
@@ -110,20 +112,26 @@ pub(super) async fn tell(
 }
 
 fn check(state: &ApiState, key: &CampaignKey, telling: &Telling) -> Result<(), Problem> {
-    if !state.policy().dialers.contains_key(&key.dialer) {
+    let board = state.board();
+    if !board.policy().dialers.contains_key(&key.dialer) {
         return Err(Problem::new(
             Code::UnknownDialer,
             format!("there is no [[dialer]] with id {:?} in the configuration", key.dialer.as_str()),
         ));
     }
-    if telling.trunks.as_ref().is_some_and(|trunks| trunks.len() > MOST_TRUNKS) {
+    let trunks = telling.trunks.as_deref().unwrap_or_default();
+    if trunks.len() > MOST_TRUNKS {
         return Err(Problem::new(Code::TooMany, format!("a campaign dials on at most {MOST_TRUNKS} trunks")));
+    }
+    // A trunk that is told of is known from then on, and held until its PBX lists it.
+    let new = trunks.iter().filter(|id| board.trunk(id).is_none()).count();
+    if new > 0 && board.trunks().count() + new > MOST_KNOWN_TRUNKS {
+        return Err(Problem::new(Code::TooMany, format!("more than {MOST_KNOWN_TRUNKS} trunks would be known")));
     }
     if telling.name.as_ref().is_some_and(|name| name.chars().count() > LONGEST_NAME || name.contains(char::is_control))
     {
         return Err(Problem::new(Code::InvalidBody, "name: at most 200 characters, none of them a control character"));
     }
-    let board = state.board();
     if board.campaign(key).is_none()
         && board.campaigns().filter(|(known, _)| known.dialer == key.dialer).count() >= MOST_CAMPAIGNS
     {

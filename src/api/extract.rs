@@ -1,7 +1,7 @@
 //! Paths, queries and bodies as typed values, whose errors are problems like all others.
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Path, Query, Request, rejection::JsonRejection},
+    extract::{FromRequest, FromRequestParts, Path, Query, Request},
     http::{StatusCode, request::Parts},
 };
 use serde::de::DeserializeOwned;
@@ -43,10 +43,12 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for ApiJson<T> {
                     StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,
                     _ => Code::InvalidBody,
                 };
-                let detail = match &rejection {
-                    JsonRejection::MissingJsonContentType(_) => "send `Content-Type: application/json`".to_owned(),
-                    _ if code == Code::TooLarge => format!("the limit is {} bytes", super::BODY_LIMIT),
-                    _ => rejection.body_text(),
+                let detail = if code == Code::UnsupportedMediaType {
+                    "send `Content-Type: application/json`".to_owned()
+                } else if code == Code::TooLarge {
+                    format!("the limit is {} bytes", super::BODY_LIMIT)
+                } else {
+                    rejection.body_text()
                 };
                 Err(Problem::new(code, detail))
             }

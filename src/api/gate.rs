@@ -58,7 +58,7 @@ pub(super) async fn ask(
     ApiQuery(question): ApiQuery<Question>,
 ) -> Result<Json<GateAnswer>, Problem> {
     let now = state.now();
-    let mode = state.policy().mode;
+    let mode = state.board().policy().mode;
     let invalid = |error: crate::ids::NameError| Problem::new(Code::InvalidQuery, error.to_string());
     let trunk = match (question.trunk, question.pbx, question.channel) {
         (Some(trunk), None, None) => Some(TrunkId::try_from(trunk).map_err(invalid)?),
@@ -159,7 +159,9 @@ fn why_held(board: &Board, gate: &Gate, key: &CampaignKey, campaign: &Campaign) 
                     "campaign {key} was paused for too long to go on by itself: a person must resume it"
                 ));
             }
-            Stage::Resuming { .. } | Stage::WasNotRunning | Stage::Overridden | Stage::Failed { .. } => {}
+            // A person wants it to dial in spite of the hold; the asked trunk's own gate was asked before.
+            Stage::Overridden => return None,
+            Stage::Resuming { .. } | Stage::WasNotRunning | Stage::Failed { .. } => {}
         }
     }
     let trunks = &campaign.spec.trunks;

@@ -298,8 +298,9 @@ pub struct RegistrationAt {
 
 impl TrunkAt {
     fn of(id: &TrunkId, at: store::At) -> Self {
-        let newest =
-            |kind: EntryKind| at.entries.iter().filter(|entry| entry.kind == kind).max_by_key(|entry| entry.seq);
+        let newest = |kind: EntryKind| {
+            at.entries.iter().filter(|entry| entry.kind == kind && is_current(entry)).max_by_key(|entry| entry.seq)
+        };
         let health = newest(EntryKind::Health);
         let registration = newest(EntryKind::Registration);
         let gate = newest(EntryKind::Gate).map(|entry| TrunkGate {
@@ -325,9 +326,22 @@ impl TrunkAt {
                 status: newest(EntryKind::Contact).map_or_else(|| "none".to_owned(), |entry| entry.to.clone()),
                 rtt_ms: None,
             },
-            entries: at.entries.into_iter().map(|entry| Entry::of(id, entry)).collect(),
+            entries: at.entries.into_iter().filter(is_current).map(|entry| Entry::of(id, entry)).collect(),
         }
     }
+}
+
+/// Whether the entry says how something was then, rather than that it was over: each hold is a subject of its own, and
+/// an ended one would be "current" for ever.
+fn is_current(entry: &store::Entry) -> bool {
+    let over = match entry.kind {
+        EntryKind::Hold => "released",
+        EntryKind::Registration | EntryKind::Contact => "removed",
+        EntryKind::Health | EntryKind::Diagnosis | EntryKind::Gate | EntryKind::CallWindow | EntryKind::Pbx => {
+            return true;
+        }
+    };
+    entry.to != over
 }
 
 /// `?time=`

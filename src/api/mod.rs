@@ -53,7 +53,7 @@ pub use submit::{Submission, SubmitError};
 
 use crate::{
     clock::{Clock, Timestamp},
-    decision::{Board, ControlPolicy, Gate},
+    decision::{Board, Gate},
     store::Store,
 };
 
@@ -70,7 +70,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// to copy what they answer.
 #[derive(Debug, Clone)]
 pub struct ApiState {
-    /// What the controller knows.
+    /// What the controller knows, and what it decides by.
     pub board: Arc<RwLock<Board>>,
     /// The gate, which is ahead of the board towards hold and behind it towards release.
     pub gate: Gate,
@@ -82,8 +82,6 @@ pub struct ApiState {
     pub access: Access,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
-    /// What the decisions are made by; replaced when the configuration is read again.
-    pub policy: Arc<RwLock<Arc<ControlPolicy>>>,
     /// Whether the controller has started, and whether its store answers.
     pub ready: Readiness,
     /// This program's version.
@@ -94,11 +92,6 @@ impl ApiState {
     /// The board, for as long as it takes to copy from it. Never held over an await.
     pub(crate) fn board(&self) -> RwLockReadGuard<'_, Board> {
         self.board.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The policy in force.
-    pub(crate) fn policy(&self) -> Arc<ControlPolicy> {
-        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// What time it is.

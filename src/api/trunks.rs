@@ -1,6 +1,6 @@
 //! `GET /trunks`, one of them, and its diagnosis.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
@@ -11,9 +11,9 @@ use super::{
     holds::{CampaignsOfHolds, Hold},
 };
 use crate::{
-    clock::{Timestamp, between},
+    clock::Timestamp,
     decision::{Gate, TrunkRecord},
-    health::{Health, HealthPolicy, RegisteredWhen, TrunkHealth},
+    health::{Health, HealthPolicy, TrunkHealth},
     ids::{EndpointName, PbxId, TrunkId},
 };
 
@@ -132,7 +132,7 @@ impl Trunk {
             gate: TrunkGate::of(gate, id, record),
             registration: TrunkRegistration::of(record, policy, now),
             contact: TrunkContact::of(health),
-            penalty: penalty(health, policy.flap.half_life, now),
+            penalty: rounded(health.penalty(now, policy.flap.half_life), 10.0),
             suppressed: health.suppressed_since.is_some(),
             calls: TrunkCalls::default(),
             hold: record.hold().map(|hold| Hold::of(hold, campaigns)),
@@ -142,19 +142,9 @@ impl Trunk {
 }
 
 impl TrunkRegistration {
-    /// Of several registrations the one that decides: the best where one is enough, the worst where all are needed.
     fn of(record: &TrunkRecord, policy: &HealthPolicy, now: Timestamp) -> Self {
-        let known = record.health.registrations.iter().filter_map(|(name, one)| Some((name, one, one.state?.as_str())));
-        let rank = |state: &str| match state {
-            "registered" => 0_u8,
-            "rejected" => 1,
-            _ => 2,
-        };
-        let deciding = match policy.registered_when {
-            RegisteredWhen::Any => known.min_by_key(|(_, _, state)| rank(state)),
-            RegisteredWhen::All => known.max_by_key(|(_, _, state)| (rank(state) != 0, *state == "rejected")),
-        };
-        let Some((name, one, state)) = deciding else {
+        let speaking = record.health.speaking_registration(policy.registered_when);
+        let Some((name, one, state)) = speaking.and_then(|(name, one)| Some((name, one, one.state?))) else {
             return Self {
                 state: "none".to_owned(),
                 client_uri: None,
@@ -167,7 +157,7 @@ impl TrunkRegistration {
         };
         let listed = record.registrations.iter().find(|listed| listed.name == *name);
         Self {
-            state: state.to_owned(),
+            state: state.as_str().to_owned(),
             client_uri: listed.map(|listed| listed.client_uri.clone()),
             server_uri: listed.map(|listed| listed.server_uri.clone()),
             last_event_at: one.last_event_at,
@@ -196,15 +186,7 @@ impl TrunkContact {
     }
 }
 
-/// RFC 2439: the penalty halves every `half_life`. To a tenth, which is finer than any threshold.
-fn penalty(health: &TrunkHealth, half_life: Duration, now: Timestamp) -> f64 {
-    if half_life.is_zero() {
-        return 0.0;
-    }
-    let halvings = between(health.penalty_at, now).as_secs_f64() / half_life.as_secs_f64();
-    rounded(health.penalty_value * 0.5_f64.powf(halvings), 10.0)
-}
-
+/// To so many parts of one: more digits would say more than is known.
 fn rounded(value: f64, parts: f64) -> f64 {
     (value * parts).round() / parts
 }
@@ -226,8 +208,9 @@ pub(super) async fn list(
         Some(text) => words("health", text, &Health::ALL, Health::as_str)?,
         None => Health::ALL.to_vec(),
     };
-    let (policy, now) = (state.policy(), state.now());
+    let now = state.now();
     let board = state.board();
+    let policy = board.policy();
     let campaigns = CampaignsOfHolds::on(&board);
     let items = board
         .trunks()
@@ -241,8 +224,9 @@ pub(super) async fn list(
 
 /// `GET /trunks/{pbx}/{trunk}`
 pub(super) async fn one(State(state): State<ApiState>, TrunkPath(id): TrunkPath) -> Result<Json<Trunk>, Problem> {
-    let (policy, now) = (state.policy(), state.now());
+    let now = state.now();
     let board = state.board();
+    let policy = board.policy();
     let record = board.trunk(&id).ok_or_else(|| unknown(&id))?;
     let campaigns = CampaignsOfHolds::on(&board);
     Ok(Json(Trunk::of(&id, record, &state.gate, policy.health_of(&id), &campaigns, now)))
