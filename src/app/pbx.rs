@@ -43,7 +43,7 @@ const ABSENT_AFTER: u32 = 6;
 const QUALIFY_LIMIT: usize = 64;
 
 /// How one PBX is watched.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct PbxSettings {
     /// Its name.
     pub pbx: PbxId,

@@ -12,7 +12,7 @@ use super::{
     board::{Board, Override, PbxRecord, TrunkRecord},
     gate::GateState,
     hold::{By, Hold},
-    input::{Act, CampaignReport, Input, ListedTrunk, PbxFact, ReceiptOutcome},
+    input::{Act, CampaignReport, Input, ReceiptOutcome},
     outcome::{EntryKind, Event, Message, MessageType, Outcome, Recipient, Record, Scope, Settled},
     policy::{ControlPolicy, Mode},
 };
@@ -20,7 +20,7 @@ use crate::{
     clock::{Timestamp, after},
     health::{Health, Reason, Standing, TrunkHealth, due, fold},
     ids::{CampaignKey, HoldId, IncidentId, MessageId, PbxId, TrunkId},
-    observation::{Fact, Observation, Source},
+    observation::{Fact, ListedTrunk, Observation, PbxFact, Source},
 };
 
 /// How long a release overrides the policy when nobody says.

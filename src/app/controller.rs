@@ -1,0 +1,345 @@
+//! A running controller: everything wired together, started in order and stopped in order.
+//!
+//! What it is made of comes in as [`Parameters`], each room's own struct, so that the demo and the tests start the same
+//! controller as `run` does, without a configuration file.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use secrecy::ExposeSecret as _;
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc, oneshot, watch},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{info, warn};
+
+use super::{
+    outbox::StoredOutbox,
+    pbx::{KnownTrunk, PbxHandle, PbxSettings, PbxStatus, watch_pbx},
+    replay,
+    steps::{self, Committer, Decider},
+};
+use crate::{
+    api::{self, Access, ApiState, Phase, Readiness, Submission, Token},
+    clock::Clock,
+    decision::{Board, ControlPolicy, Gate, Input, PbxFact},
+    effect::outbox::{Dispatcher, OutboxPolicy, Recipients},
+    ids::PbxId,
+    store::{self, Retention, Store},
+    wire::ami::client::TcpTransport,
+};
+
+/// How many requests for a decision may wait for the loop; more are refused.
+const SUBMISSIONS: usize = 256;
+/// How often what is older than the retention is deleted.
+const PRUNE: Duration = Duration::from_secs(3600);
+/// How long each stage of stopping may take before what still runs is named and left.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a controller is made of.
+#[derive(Debug)]
+pub struct Parameters {
+    /// Where the store is.
+    pub store_url: String,
+    /// How long what is kept.
+    pub retention: Retention,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+    /// Who may ask it; nobody but this machine, without any.
+    pub tokens: Vec<Token>,
+    /// The PBXs to watch.
+    pub pbxs: Vec<PbxSettings>,
+    /// What decisions are made by.
+    pub policy: ControlPolicy,
+    /// Whom messages go to.
+    pub recipients: Recipients,
+    /// How patient the dispatcher is.
+    pub outbox: OutboxPolicy,
+}
+
+/// A running controller.
+#[derive(Debug)]
+pub struct Controller {
+    /// What it knows.
+    pub board: Arc<RwLock<Board>>,
+    /// What it answers.
+    pub gate: Gate,
+    /// What it keeps.
+    pub store: Arc<dyn Store>,
+    /// Where its API listens.
+    pub address: SocketAddr,
+    access: Access,
+    clock: Arc<dyn Clock>,
+    ready: Readiness,
+    inputs: mpsc::Sender<Input>,
+    submissions: mpsc::Sender<Submission>,
+    recipients: watch::Sender<Arc<Recipients>>,
+    pbxs: tokio::sync::Mutex<Vec<Watched>>,
+    intake: Stage,
+    dispatch: Stage,
+    deciding: Stage,
+}
+
+/// A PBX that is watched, and how it was told to be.
+#[derive(Debug)]
+struct Watched {
+    settings: PbxSettings,
+    handle: PbxHandle,
+    stage: Stage,
+}
+
+impl Watched {
+    /// Whether `settings` want the link it has.
+    fn serves(&self, settings: &PbxSettings) -> bool {
+        let (mine, other) = (&self.settings.ami, &settings.ami);
+        self.settings.pbx == settings.pbx
+            && self.settings.reconcile == settings.reconcile
+            && mine.address == other.address
+            && mine.username == other.username
+            && mine.secret.expose_secret() == other.secret.expose_secret()
+            && mine.tls == other.tls
+            && mine.plain_login == other.plain_login
+            && mine.unknown_after == other.unknown_after
+    }
+}
+
+/// One stage of stopping: its tasks, and what tells them to.
+#[derive(Debug, Default)]
+struct Stage {
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Stage {
+    async fn end(&self, what: &str) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+            warn!(stage = what, tasks = self.tasks.len(), "still running after the grace period; left behind");
+        }
+    }
+}
+
+impl Controller {
+    /// Starts one: store, board, deciding loop, dispatcher, API, and then the PBXs.
+    ///
+    /// # Errors
+    /// The store cannot be opened or read, or the API cannot listen; nothing runs then.
+    pub async fn start(parameters: Parameters, clock: Arc<dyn Clock>) -> Result<Self> {
+        let listener = TcpListener::bind(parameters.listen)
+            .await
+            .with_context(|| format!("the API cannot listen on {} ([api] listen)", parameters.listen))?;
+        let address = listener.local_addr().context("the API's listener has no address")?;
+        let store = store::open(&parameters.store_url).await?;
+        let restored = store.load().await?;
+        let now = clock.now();
+        let mut board = restored.board;
+        if board.is_new() {
+            board = Board::new(rand::random());
+        }
+        let unseen_since = restored.last_alive.unwrap_or(now).min(now);
+        let body = serde_json::to_value(&board).context("the board cannot be written down")?;
+        store.journal_append(now, replay::START, body).await?;
+
+        let board = Arc::new(RwLock::new(board));
+        let (gate_tx, gate) = Gate::new();
+        let (inputs, inputs_rx) = mpsc::channel(steps::INPUTS);
+        let (submissions, submissions_rx) = mpsc::channel(SUBMISSIONS);
+        let (recipients, recipients_rx) = watch::channel(Arc::new(parameters.recipients));
+        let nudge = Arc::new(Notify::new());
+        let ready = Readiness::new();
+        let (intake, dispatch, deciding) = (Stage::default(), Stage::default(), Stage::default());
+
+        let decider = Decider {
+            board: Arc::clone(&board),
+            gate: gate_tx.clone(),
+            inputs: inputs_rx,
+            submissions: submissions_rx,
+            clock: Arc::clone(&clock),
+        };
+        let committer = Committer {
+            store: Arc::clone(&store),
+            gate: gate_tx,
+            nudge: Arc::clone(&nudge),
+            ready: ready.clone(),
+            clock: Arc::clone(&clock),
+        };
+        deciding.tasks.spawn(steps::run(decider, committer, deciding.stop.clone()));
+
+        let controller = Self {
+            board,
+            gate,
+            store,
+            address,
+            access: Access::new(parameters.tokens),
+            clock,
+            ready,
+            inputs,
+            submissions,
+            recipients,
+            pbxs: tokio::sync::Mutex::default(),
+            intake,
+            dispatch,
+            deciding,
+        };
+        // The gate holds for every known trunk before anybody can ask it.
+        let policy = Box::new(parameters.policy);
+        controller.decide(Input::Started { at: now, unseen_since }).await?;
+        controller.decide(Input::Configured { at: now, policy }).await?;
+
+        let dispatcher = Dispatcher {
+            outbox: Arc::new(StoredOutbox(Arc::clone(&controller.store))),
+            recipients: recipients_rx,
+            nudge,
+            inputs: controller.inputs.clone(),
+            clock: Arc::clone(&controller.clock),
+            policy: parameters.outbox,
+            tasks: controller.dispatch.tasks.clone(),
+        };
+        controller.dispatch.tasks.spawn(dispatcher.run(controller.dispatch.stop.clone()));
+        for settings in parameters.pbxs {
+            let watched = controller.watch(settings)?;
+            controller.pbxs.lock().await.push(watched);
+        }
+        controller.serve(listener);
+        controller.prune(parameters.retention);
+        controller.ready.set_phase(Phase::Running);
+        info!(api.address = %address, "the controller runs");
+        Ok(controller)
+    }
+
+    fn serve(&self, listener: TcpListener) {
+        let state = ApiState {
+            board: Arc::clone(&self.board),
+            gate: self.gate.clone(),
+            store: Arc::clone(&self.store),
+            submissions: self.submissions.clone(),
+            access: self.access.clone(),
+            clock: Arc::clone(&self.clock),
+            ready: self.ready.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let stop = self.intake.stop.clone();
+        self.intake.tasks.spawn(async move {
+            if let Err(error) = api::serve(listener, state, stop).await {
+                tracing::error!(%error, "the API ended");
+            }
+        });
+    }
+
+    fn prune(&self, retention: Retention) {
+        let (store, clock, stop) = (Arc::clone(&self.store), Arc::clone(&self.clock), self.intake.stop.clone());
+        self.intake.tasks.spawn(async move {
+            let mut hours = tokio::time::interval(PRUNE);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = hours.tick() => match store.prune(clock.now(), retention).await {
+                        Ok(0) => {}
+                        Ok(rows) => info!(rows, "deleted what is older than the retention"),
+                        Err(error) => warn!(error = %steps::chain(&error), "old history could not be deleted; next hour again"),
+                    },
+                }
+            }
+        });
+    }
+
+    fn watch(&self, mut settings: PbxSettings) -> Result<Watched> {
+        let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
+        settings.known = (board.trunks())
+            .filter(|(id, _)| id.pbx_str() == settings.pbx.as_str())
+            .map(|(id, record)| KnownTrunk {
+                id: id.clone(),
+                registrations: record.health.registrations.keys().cloned().collect(),
+                contacts: record.health.contacts.keys().cloned().collect(),
+            })
+            .collect();
+        drop(board);
+        let ami = &settings.ami;
+        let transport = TcpTransport::new(ami.address.clone(), &ami.tls)
+            .with_context(|| format!("pbx[{}].ami cannot be used", settings.pbx))?;
+        let stage = Stage { stop: self.intake.stop.child_token(), tasks: TaskTracker::new() };
+        let (clock, inputs) = (Arc::clone(&self.clock), self.inputs.clone());
+        let handle = watch_pbx(settings.clone(), Arc::new(transport), clock, &stage.tasks, stage.stop.clone(), inputs);
+        Ok(Watched { settings, handle, stage })
+    }
+
+    /// Stops watching a PBX: nobody hears it any more, so its trunks must not stay as they are.
+    async fn unwatch(&self, watched: Watched, why: &str) -> Result<()> {
+        watched.stage.end("a PBX").await;
+        let at = self.clock.now();
+        let fact = PbxFact::Lost { last_heard: at, error: why.to_owned() };
+        self.decide(Input::Pbx { pbx: watched.settings.pbx, at, fact }).await
+    }
+
+    /// How it stands with each PBX.
+    pub async fn pbxs(&self) -> Vec<(PbxId, PbxStatus)> {
+        let pbxs = self.pbxs.lock().await;
+        pbxs.iter().map(|one| (one.settings.pbx.clone(), one.handle.status().borrow().clone())).collect()
+    }
+
+    /// Takes a configuration that was read again: decisions, recipients and tokens from now on; PBXs whose connection
+    /// changed are connected anew, the others keep their links.
+    ///
+    /// # Errors
+    /// A PBX's TLS files cannot be read, or the controller is stopping. What was taken until then stays.
+    pub async fn reconfigure(&self, parameters: Parameters) -> Result<()> {
+        self.access.replace(parameters.tokens);
+        self.recipients.send_replace(Arc::new(parameters.recipients));
+        self.decide(Input::Configured { at: self.clock.now(), policy: Box::new(parameters.policy) }).await?;
+        let mut pbxs = self.pbxs.lock().await;
+        let mut before: Vec<Watched> = pbxs.drain(..).collect();
+        for settings in parameters.pbxs {
+            let same = before.iter().position(|watched| watched.serves(&settings));
+            if let Some(place) = same {
+                let watched = before.swap_remove(place);
+                watched.handle.declare(settings.declared).await;
+                pbxs.push(watched);
+                continue;
+            }
+            // Its old link, if it has one, must be gone before a new one speaks for the PBX.
+            if let Some(place) = before.iter().position(|watched| watched.settings.pbx == settings.pbx) {
+                self.unwatch(before.swap_remove(place), "its connection is configured anew").await?;
+            }
+            pbxs.push(self.watch(settings)?);
+        }
+        for gone in before {
+            self.unwatch(gone, "it is no longer configured").await?;
+        }
+        Ok(())
+    }
+
+    /// Has one input decided, and waits until it is committed.
+    ///
+    /// # Errors
+    /// The controller is stopping, or the decision could not be stored.
+    pub async fn decide(&self, input: Input) -> Result<()> {
+        let (done, decided) = oneshot::channel();
+        if self.submissions.send(Submission { input, done }).await.is_err() {
+            bail!("the controller is stopping");
+        }
+        decided.await.context("the controller stopped before it answered")??;
+        Ok(())
+    }
+
+    /// Stops: first what takes in, then the dispatcher, then the deciding loop once it has decided and stored what came
+    /// in, then the store.
+    pub async fn stop(self) {
+        self.ready.set_phase(Phase::Stopping);
+        info!("stopping");
+        self.intake.end("intake").await;
+        for watched in self.pbxs.lock().await.drain(..) {
+            watched.stage.end("a PBX").await;
+        }
+        self.dispatch.end("dispatcher").await;
+        drop(self.inputs);
+        self.deciding.end("deciding").await;
+        self.store.close().await;
+        info!("stopped");
+    }
+}
