@@ -1,8 +1,11 @@
 //! Where one AMI message ends and the next begins.
 //!
-//! Separate from the meaning of messages because this is the part that faces hostile or broken peers: it never looks at
-//! a byte twice, holds no more than its limits allow, and gives the same messages (and the same error) however the
-//! bytes were cut on their way.
+//! Separate from the meaning of messages because this is the part that faces hostile or broken peers: it looks at no byte
+//! again because more came, holds no more than its limits allow, and gives the same messages (and the same error)
+//! however the bytes were cut on their way.
+//!
+//! Most messages are so short that they cannot pass a limit whatever their lines are; of those only the end is looked
+//! for. One that grows beyond that is looked at once more from its beginning, line by line.
 //!
 //! Assumes what Asterisk does: headers are lines, a blank line ends a message. Lines end in LF with any number of CR
 //! before it (some error texts of Asterisk carry an LF of their own before the CRLF, so a blank line may come twice;
@@ -80,6 +83,8 @@ pub struct Banner {
     line: String,
 }
 
+/// An empty buffer larger than this is given back.
+const KEPT_CAPACITY: usize = 256 << 10;
 /// The longest greeting looked at. Asterisk's has 28 bytes.
 const BANNER_LIMIT: usize = 256;
 /// What every greeting of Asterisk, and of the proxies in front of it, begins with.
@@ -141,8 +146,8 @@ enum State {
 
 /// The incremental decoder: feed it bytes as they come, take frames until there is none.
 ///
-/// Guarantees: no byte is searched twice; the frames do not depend on how the bytes were split; after an error it stays
-/// failed and has let go of its memory; it never panics.
+/// Guarantees: work grows with the bytes, not with the reads they come in; the frames do not depend on how the bytes
+/// were split; after an error it stays failed and has let go of its memory; it never panics.
 #[derive(Debug)]
 pub struct Decoder {
     /// The message being collected starts at 0.
@@ -152,6 +157,8 @@ pub struct Decoder {
     /// Nothing before this needs to be searched again.
     searched: usize,
     lines: usize,
+    /// The message being collected is looked at line by line.
+    by_line: bool,
     limits: DecodeLimits,
     state: State,
 }
@@ -160,7 +167,15 @@ impl Decoder {
     /// A decoder for a stream that starts with messages: a recording, or what a client sends to a server.
     #[must_use]
     pub fn new(limits: DecodeLimits) -> Self {
-        Self { buffer: BytesMut::new(), line_start: 0, searched: 0, lines: 0, limits, state: State::Messages }
+        Self {
+            buffer: BytesMut::new(),
+            line_start: 0,
+            searched: 0,
+            lines: 0,
+            by_line: false,
+            limits,
+            state: State::Messages,
+        }
     }
 
     /// A decoder for what a server sends on a fresh connection: a banner first.
@@ -178,6 +193,10 @@ impl Decoder {
 
     /// The buffer itself, with room for at least `room` bytes, for reading a socket without a copy. Only append to it.
     pub fn buffer_mut(&mut self, room: usize) -> &mut BytesMut {
+        // One long answer must not be paid for by every later hour.
+        if self.buffer.is_empty() && self.buffer.capacity() > KEPT_CAPACITY.max(room) {
+            self.buffer = BytesMut::new();
+        }
         self.buffer.reserve(room);
         &mut self.buffer
     }
@@ -229,6 +248,38 @@ impl Decoder {
     }
 
     fn next_message(&mut self) -> Result<Option<Message>, DecodeError> {
+        // A message no longer than this keeps every limit, whatever its lines: only its end needs to be found.
+        let short = self.limits.line.min(self.limits.message).min(self.limits.headers);
+        loop {
+            if self.by_line {
+                return self.next_message_by_line();
+            }
+            let reach = self.buffer.len().min(short);
+            match find_end(&self.buffer[..reach], self.searched) {
+                End::Blank { end } => {
+                    self.buffer.advance(end);
+                    self.searched = 0;
+                }
+                End::Message { lines, end } => {
+                    let mut message = self.buffer.split_to(end);
+                    message.truncate(lines);
+                    self.searched = 0;
+                    return Ok(Some(Message::from_lines(message.freeze())));
+                }
+                End::NotYet { searched } if self.buffer.len() <= short => {
+                    self.searched = searched;
+                    return Ok(None);
+                }
+                End::NotYet { .. } | End::Odd => {
+                    self.searched = 0;
+                    self.by_line = true;
+                }
+            }
+        }
+    }
+
+    /// The same with every line looked at, for messages that may pass a limit.
+    fn next_message_by_line(&mut self) -> Result<Option<Message>, DecodeError> {
         loop {
             let bytes = self.buffer.as_ref();
             let Some(found) = memchr(b'\n', &bytes[self.searched..]) else {
@@ -239,25 +290,26 @@ impl Decoder {
             let end = self.searched + found;
             self.check_line(end, end + 1)?;
             let line = &bytes[self.line_start..end];
-            if line.first().is_none_or(|first| *first == b'\r') && line.iter().all(|byte| *byte == b'\r') {
-                let message = (self.lines > 0).then(|| {
-                    let mut lines = self.buffer.split_to(end + 1);
-                    lines.truncate(self.line_start);
-                    Message::from_lines(lines.freeze())
-                });
-                (self.line_start, self.searched, self.lines) = (0, 0, 0);
-                if message.is_some() {
-                    return Ok(message);
-                }
-                self.buffer.advance(end + 1);
-            } else {
+            if !line.iter().all(|byte| *byte == b'\r') {
                 self.lines += 1;
                 if self.lines > self.limits.headers {
                     return Err(DecodeError::TooManyHeaders { limit: self.limits.headers });
                 }
                 self.line_start = end + 1;
                 self.searched = end + 1;
+                continue;
             }
+            let message = (self.lines > 0).then(|| {
+                let mut lines = self.buffer.split_to(end + 1);
+                lines.truncate(self.line_start);
+                Message::from_lines(lines.freeze())
+            });
+            (self.line_start, self.searched, self.lines) = (0, 0, 0);
+            if message.is_some() {
+                self.by_line = false;
+                return Ok(message);
+            }
+            self.buffer.advance(end + 1);
         }
     }
 
@@ -277,6 +329,76 @@ impl Decoder {
             Ok(())
         }
     }
+}
+
+/// What a message's bytes say about its end.
+enum End {
+    /// They begin with an empty line, which ends before `end`.
+    Blank { end: usize },
+    /// Its lines end before `lines`, and the empty line after them before `end`.
+    Message { lines: usize, end: usize },
+    /// More bytes are needed; nothing before `searched` needs to be looked at again.
+    NotYet { searched: usize },
+    /// Nothing that Asterisk sends: look line by line.
+    Odd,
+}
+
+/// CRs in a row after which bytes are [`End::Odd`]: they are looked at again with each read.
+const FEW_CR: usize = 4;
+
+/// Finds the end of a message: an LF, then any number of CR, then an LF. Nothing before `searched` is looked at.
+fn find_end(bytes: &[u8], searched: usize) -> End {
+    if searched == 0 {
+        let crs = leading_crs(bytes);
+        match bytes.get(crs) {
+            Some(b'\n') => return End::Blank { end: crs + 1 },
+            _ if crs > FEW_CR => return End::Odd,
+            None => return End::NotYet { searched: 0 },
+            Some(_) => {}
+        }
+    }
+    let mut at = searched;
+    while let Some(found) = find_line_end_before_lf_or_cr(&bytes[at..]) {
+        let lines = at + found + 1;
+        let crs = leading_crs(&bytes[lines..]);
+        match bytes.get(lines + crs) {
+            Some(b'\n') => return End::Message { lines, end: lines + crs + 1 },
+            _ if crs > FEW_CR => return End::Odd,
+            None => return End::NotYet { searched: lines - 1 },
+            Some(_) => at = lines + crs,
+        }
+    }
+    // The last byte may be the LF, and its neighbour comes later.
+    End::NotYet { searched: bytes.len().saturating_sub(1).max(at) }
+}
+
+fn leading_crs(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|byte| **byte == b'\r').count()
+}
+
+/// The first LF whose next byte is LF or CR.
+///
+/// Written in blocks without branches inside, which the compiler turns into vector instructions: lines are short, and a
+/// search that stops at each of them costs more than one that passes over them.
+fn find_line_end_before_lf_or_cr(bytes: &[u8]) -> Option<usize> {
+    const BLOCK: usize = 32;
+    let ends = |this: u8, next: u8| (this == b'\n') & ((next == b'\n') | (next == b'\r'));
+    let next_bytes = bytes.get(1..)?;
+    let (blocks, _) = bytes[..next_bytes.len()].as_chunks::<BLOCK>();
+    let (next_blocks, _) = next_bytes.as_chunks::<BLOCK>();
+    let mut at = 0;
+    for (block, next_block) in blocks.iter().zip(next_blocks) {
+        let mut any = false;
+        for (this, next) in block.iter().zip(next_block) {
+            any |= ends(*this, *next);
+        }
+        if any {
+            break;
+        }
+        at += BLOCK;
+    }
+    let rest = bytes[at..].iter().zip(&next_bytes[at..]).position(|(this, next)| ends(*this, *next))?;
+    Some(at + rest)
 }
 
 /// Strips every CR at the end of a line.
@@ -485,7 +607,63 @@ pub(super) mod tests {
         }
     }
 
+    /// The rule in its plainest form, without limits: lines end in LF, CRs before it do not count, an empty line ends a message.
+    fn by_the_book(bytes: &[u8]) -> Vec<Vec<Vec<u8>>> {
+        let (mut all, mut lines) = (Vec::new(), Vec::new());
+        let (ended, _unfinished) =
+            bytes.split_at(bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1));
+        for line in ended.split_inclusive(|byte| *byte == b'\n') {
+            let line = without_trailing_cr(&line[..line.len() - 1]);
+            if !line.is_empty() {
+                lines.push(line.to_vec());
+            } else if !lines.is_empty() {
+                all.push(std::mem::take(&mut lines));
+            }
+        }
+        all
+    }
+
+    fn lines_of(message: &Message) -> Vec<Vec<u8>> {
+        let lines = message.expose_wire().strip_suffix(b"\n").unwrap();
+        lines.split(|byte| *byte == b'\n').map(|line| without_trailing_cr(line).to_vec()).collect()
+    }
+
+    #[test]
+    fn rows_of_cr_are_no_way_around_the_rules() {
+        for crs in 0..12 {
+            let cr = "\r".repeat(crs);
+            for wire in [format!("{cr}\nA: 1{cr}\n{cr}\n{cr}\nB: 2{cr}\n{cr}\n"), format!("{cr}A: 1\n{cr}B: 2\n\n")] {
+                for size in [1, 2, 1000] {
+                    let mut decoder = Decoder::new(DecodeLimits::default());
+                    let mut all = Vec::new();
+                    for piece in wire.as_bytes().chunks(size) {
+                        decoder.feed(piece);
+                        all.extend(messages(&mut decoder).unwrap().iter().map(lines_of));
+                    }
+                    assert_eq!(all, by_the_book(wire.as_bytes()), "{wire:?} in pieces of {size}");
+                }
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_within_the_limits_is_read_by_the_book(
+            bytes in prop::collection::vec(prop_oneof![3 => Just(b'\n'), 3 => Just(b'\r'), 4 => Just(b'a')], 0..200),
+            sizes in prop::collection::vec(1_usize..40, 1..40), line in 200_usize..400,
+        ) {
+            let limits = DecodeLimits { line, message: 400, headers: 400 };
+            let mut decoder = Decoder::new(limits);
+            let (mut all, mut rest, mut turn) = (Vec::new(), bytes.as_slice(), 0);
+            while !rest.is_empty() {
+                let (piece, tail) = rest.split_at(sizes[turn % sizes.len()].min(rest.len()));
+                (rest, turn) = (tail, turn + 1);
+                decoder.feed(piece);
+                all.extend(messages(&mut decoder).unwrap().iter().map(lines_of));
+            }
+            prop_assert_eq!(all, by_the_book(&bytes));
+        }
+
         #[test]
         fn any_split_gives_the_same_messages_and_the_same_error(
             // Mostly what the syntax is made of, so that ends and limits meet.

@@ -334,10 +334,17 @@ impl AmiLink {
                     end = ended_session(&mut events.task) => return Err(ended.lost(end)),
                     Ok(()) = events.booted.changed() => {
                         let booted = events.booted.borrow_and_update().clone();
-                        let (identity, _) = identify(&actions.requests, self.settings.timeouts.action).await;
+                        let identity = tokio::select! {
+                            end = ended_session(&mut actions.task) => return Err(ended.lost(end)),
+                            end = ended_session(&mut events.task) => return Err(ended.lost(end)),
+                            (identity, _) = identify(&actions.requests, self.settings.timeouts.action) => identity,
+                        };
                         self.say_ready(booted, prepared.filters, identity);
                     }
-                    () = self.shared.drop_filters.notified() => break,
+                    () = self.shared.drop_filters.notified() => match prepared.filters {
+                        FilterState::Active => break,
+                        FilterState::Off | FilterState::NotPermitted | FilterState::Dropped => {}
+                    },
                 }
             }
             warn!("the event session is opened anew without filters");

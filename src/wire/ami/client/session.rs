@@ -469,7 +469,7 @@ impl Requests {
             Err(error) => return not_sent(error.into()),
         };
         trace!(action.id = %id, action = action.name(), "action queued");
-        let deadline = Instant::now() + within;
+        let deadline = later(Instant::now(), within);
         let stage = Arc::new(Stage::default());
         let withdraw = WithdrawOnDrop(Arc::clone(&stage));
         let (reply, answer) = oneshot::channel();
@@ -635,7 +635,7 @@ impl Task {
 
     /// When silence or a deadline wants attention next.
     fn next_look(&self) -> Instant {
-        let lost = self.heard + self.parts.unknown_after;
+        let lost = later(self.heard, self.parts.unknown_after);
         match &self.current {
             Some(current) => lost.min(current.deadline),
             // With bytes of a given-up action still in the way there is nothing to do but to wait for them to leave.
@@ -645,12 +645,12 @@ impl Task {
     }
 
     fn ping_due(&self) -> Instant {
-        self.heard.max(self.asked) + self.parts.unknown_after / 3
+        later(self.heard.max(self.asked), self.parts.unknown_after / 3)
     }
 
     fn look(&mut self) -> Result<(), SessionError> {
         let now = Instant::now();
-        if now >= self.heard + self.parts.unknown_after {
+        if now >= later(self.heard, self.parts.unknown_after) {
             return Err(SessionError::Silent { after: self.parts.unknown_after });
         }
         if let Some(current) = self.current.take_if(|current| current.deadline <= now)
@@ -665,7 +665,7 @@ impl Task {
             if let Ok(bytes) = Action::ping().encode(&id) {
                 self.outgoing = bytes;
                 self.asked = now;
-                let deadline = now + self.parts.unknown_after / 3;
+                let deadline = later(now, self.parts.unknown_after / 3);
                 self.current = Some(Current::new(id, deadline, None));
             }
         }
@@ -683,9 +683,8 @@ impl Task {
 
     fn receive(&mut self, message: Message) {
         let limits = self.parts.limits;
-        let id = message.action_id();
         if let Some(current) = self.current.as_mut()
-            && id.is_some_and(|id| id == current.id)
+            && message.action_id().is_some_and(|id| id == current.id)
         {
             if let Some(complete) = current.receive(&message, limits)
                 && let Some(current) = self.current.take()
@@ -705,6 +704,12 @@ impl Task {
             Events::Link { .. } | Events::Ignored => trace!("message without an owner dropped"),
         }
     }
+}
+
+/// `at + by`; a duration beyond the clock's range (a configuration may say anything) is as good as a year.
+fn later(at: Instant, by: Duration) -> Instant {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    at.checked_add(by).unwrap_or(at + YEAR)
 }
 
 /// One write, or the flush after the last one.
