@@ -7,7 +7,14 @@
 //! What the user of `manager.conf` may not do is learned from Asterisk's refusals, once per connection, since Asterisk
 //! copies the rights at login. Only the registrations must be readable; everything else is done without.
 
-use std::{collections::VecDeque, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -20,16 +27,14 @@ use crate::{
     clock::{Clock, Timestamp},
     decision::Input,
     ids::{ContactUri, EndpointName, PbxId, RegistrationName, TrunkId},
-    observation::{DeclaredTrunk, Directory, Finding, Lists, Observer, Request, Sighting, Ticket, Told},
+    observation::{DeclaredTrunk, Directory, Finding, ListedContact, Lists, Observer, Request, Sighting, Ticket, Told},
     wire::ami::{
         Action, AmiEvent, EventError, Message,
         client::{
             AmiLink, AmiSettings, CallError, FilterState, Identity, LinkEvent, LinkEvents, LinkHandle, MissingRight,
             Reply, Transport,
         },
-        event::{
-            ContactList, EndpointList, OutboundRegistrationDetail, OutboundRegistrationDetailComplete, RegistryEntry,
-        },
+        event::{EndpointList, OutboundRegistrationDetail, OutboundRegistrationDetailComplete, RegistryEntry},
         registrations_cli,
     },
 };
@@ -91,7 +96,7 @@ pub struct Rights {
     pub registrations: Permission,
     /// `PJSIPShowEndpoints`: `write=system`. Without, endpoints are guessed.
     pub endpoints: Permission,
-    /// `PJSIPShowContacts`: `write=system`. Without, contacts are known once they change.
+    /// `PJSIPShowEndpoint`: `write=system`. Without, contacts are known once they change.
     pub contacts: Permission,
     /// `PJSIPQualify`: `write=system` or `write=reporting`.
     pub qualify: Permission,
@@ -203,7 +208,11 @@ struct Read {
 }
 
 enum Outcome {
+    /// All but the contacts.
+    Lists(Box<Lists>),
+    /// All.
     All(Box<Lists>),
+    /// The registrations alone.
     States(Vec<OutboundRegistrationDetail>),
 }
 
@@ -384,6 +393,12 @@ impl Watcher {
             status.rights = Rights { events, qualify, filter, ..rights };
         });
         let told = match outcome {
+            Ok(Outcome::Lists(lists)) => {
+                // Which endpoints are trunks is known now; their contacts belong to the same answer.
+                let wanted = self.observer.wanted_contacts(&lists);
+                self.reading = Some(Box::pin(read_contacts(self.link.clone(), rights, ticket, lists, wanted)));
+                return Told::default();
+            }
             Ok(Outcome::All(lists)) => {
                 self.absent = 0;
                 let told = self.observer.listed(at, ticket, &lists);
@@ -499,8 +514,31 @@ async fn read_states(link: LinkHandle, mut rights: Rights, ticket: Ticket) -> Re
 }
 
 async fn read_all(link: LinkHandle, mut rights: Rights, ticket: Ticket, absent: bool) -> Read {
-    let outcome = read_lists(&link, &mut rights, absent).await.map(|lists| Outcome::All(Box::new(lists)));
+    let outcome = read_lists(&link, &mut rights, absent).await.map(|lists| Outcome::Lists(Box::new(lists)));
     Read { ticket, rights, outcome }
+}
+
+async fn read_contacts(
+    link: LinkHandle,
+    mut rights: Rights,
+    ticket: Ticket,
+    mut lists: Box<Lists>,
+    wanted: Vec<EndpointName>,
+) -> Read {
+    for endpoint in wanted {
+        let Ok(action) = Action::show_endpoint(endpoint.as_str()) else { continue };
+        match optional_list("PJSIPShowEndpoint", &action, &link, &mut rights.contacts).await {
+            Ok(Some(items)) => {
+                let read = |item: &Message| ListedContact::read(&endpoint, item);
+                lists.contacts.extend(items_of(&items, ListedContact::EVENT, read));
+                lists.contacts_of.insert(endpoint);
+            }
+            // It went away in between, or the right is missing.
+            Ok(None) => {}
+            Err(unread) => return Read { ticket, rights, outcome: Err(unread) },
+        }
+    }
+    Read { ticket, rights, outcome: Ok(Outcome::All(lists)) }
 }
 
 async fn read_lists(link: &LinkHandle, rights: &mut Rights, absent: bool) -> Result<Lists, Unread> {
@@ -522,7 +560,6 @@ async fn read_lists(link: &LinkHandle, rights: &mut Rights, absent: bool) -> Res
         Ok(_) | Err(_) => None,
     };
     let endpoints = optional_list("PJSIPShowEndpoints", &Action::show_endpoints(), link, &mut rights.endpoints).await?;
-    let contacts = optional_list("PJSIPShowContacts", &Action::show_contacts(), link, &mut rights.contacts).await?;
     let iax = match rights.iax {
         Permission::Untried | Permission::Granted => {
             optional_list("IAXregistry", &Action::iax_registry(), link, &mut rights.iax).await?
@@ -534,7 +571,8 @@ async fn read_lists(link: &LinkHandle, rights: &mut Rights, absent: bool) -> Res
         partial,
         iax: iax.map(|items| items_of(&items, RegistryEntry::EVENT, RegistryEntry::read)),
         endpoints: endpoints.map(|items| items_of(&items, EndpointList::EVENT, EndpointList::read)),
-        contacts: contacts.map(|items| items_of(&items, ContactList::EVENT, ContactList::read)),
+        contacts: Vec::new(),
+        contacts_of: BTreeSet::new(),
         cli,
     })
 }
@@ -561,8 +599,8 @@ async fn read_registrations(
     Ok((details, partial))
 }
 
-/// A list that is done without where it is refused; none then. Without any endpoint or contact Asterisk answers an error
-/// that says so (`No endpoints found`).
+/// A list that is done without where it is refused; none then. Without any endpoint Asterisk answers an error that says so
+/// (`No endpoints found`).
 async fn optional_list(
     name: &'static str,
     action: &Action,
@@ -632,10 +670,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        collections::{BTreeMap, BTreeSet},
-        sync::Mutex,
-    };
+    use std::{collections::BTreeMap, sync::Mutex};
 
     use futures_util::future::BoxFuture;
     use tokio::{
@@ -778,14 +813,14 @@ mod tests {
                     let item = |name: &&str| format!("Event: EndpointList\nObjectName: {name}\nAor: {name}");
                     list(state.registrations.keys().map(item).collect(), "EndpointListComplete")
                 }
-                "PJSIPShowContacts" => {
-                    let item = |name: &&str| {
-                        format!(
-                            "Event: ContactList\nObjectName: {name}@@1\nUri: sip:{name}\nStatus: Reachable\n\
-                             RoundtripUsec: 900"
-                        )
-                    };
-                    list(state.registrations.keys().map(item).collect(), "ContactListComplete")
+                "PJSIPShowEndpoint" => {
+                    let name = message.get("Endpoint").unwrap();
+                    let detail = format!("Event: EndpointDetail\nObjectName: {name}");
+                    let contact = format!(
+                        "Event: ContactStatusDetail\nAOR: {name}\nURI: sip:{name}\nStatus: Reachable\n\
+                         RoundtripUsec: 900\nEndpointName: {name}"
+                    );
+                    list(vec![detail, contact], "EndpointDetailComplete")
                 }
                 "IAXregistry" => error("Invalid/unknown command: IAXregistry."),
                 _ => format!("Response: Success\nActionID: {id}\nPing: Pong\n\n"),
@@ -888,12 +923,19 @@ mod tests {
         assert_eq!(status.rights.registrations, Permission::Granted);
         assert_eq!(status.rights.events, Permission::Granted);
         assert_eq!(status.rights.iax, Permission::Absent);
+        assert_eq!(bench.fake.asked("PJSIPShowEndpoint"), 2);
+        let contact = |fact: &&Input| matches!(fact, Input::Seen(seen) if matches!(seen.fact, Fact::Contact { .. }));
+        assert_eq!(facts.iter().filter(contact).count(), 2);
+        // Nothing changed: they are not asked for again.
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        assert_eq!(bench.fake.asked("PJSIPShowEndpoints"), 4);
+        assert_eq!(bench.fake.asked("PJSIPShowEndpoint"), 2);
         bench.finish().await;
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_the_user_may_not_do_is_learned_once_and_done_without() {
-        let denied = BTreeSet::from(["PJSIPShowEndpoints", "PJSIPShowContacts", "Command"]);
+        let denied = BTreeSet::from(["PJSIPShowEndpoints", "PJSIPShowEndpoint", "Command"]);
         let mut bench = Bench::start(Asterisk { denied, ..asterisk(&[("a", "Registered")]) });
         bench.listed().await;
         tokio::time::sleep(Duration::from_secs(100)).await;
@@ -902,7 +944,8 @@ mod tests {
         assert_eq!(bench.fake.asked("PJSIPShowRegistrationsOutbound"), 4);
         let status = bench.handle.status().borrow().clone();
         assert_eq!(status.rights.endpoints, Permission::Denied);
-        assert_eq!(status.rights.contacts, Permission::Denied);
+        // Without endpoints there is nothing to ask for.
+        assert_eq!(status.rights.contacts, Permission::Untried);
         assert_eq!(status.rights.command, Permission::Denied);
         assert_eq!(status.findings, [Finding::EndpointsUnknown]);
         bench.finish().await;
@@ -958,10 +1001,10 @@ mod tests {
     async fn events_do_not_wait_for_a_list_that_hangs() {
         let mut bench = Bench::start(asterisk(&[("a", "Registered")]));
         bench.listed().await;
-        bench.fake.state().stalled.insert("PJSIPShowContacts");
+        bench.fake.state().stalled.insert("PJSIPShowEndpoints");
         // The reconciliation hangs from here on, for 10 s.
         tokio::time::sleep(Duration::from_secs(32)).await;
-        assert_eq!(bench.fake.asked("PJSIPShowContacts"), 2);
+        assert_eq!(bench.fake.asked("PJSIPShowEndpoints"), 2);
         let began = Instant::now();
         bench.fake.registry("a", "Rejected");
         let event = bench.next().await;

@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use proptest::prelude::*;
 
 use super::{
-    ContactStatus, DeclaredTrunk, Fact, Lists, NextAttempt, Observation, Observer, PbxFact, RegistrationState, Request,
-    Sighting, Source, Ticket, Told,
+    ContactStatus, DeclaredTrunk, Fact, ListedContact, Lists, NextAttempt, Observation, Observer, PbxFact,
+    RegistrationState, Request, Sighting, Source, Ticket, Told,
 };
 use crate::{
     clock::Timestamp,
@@ -51,11 +51,19 @@ fn endpoint(name: &str) -> crate::wire::ami::event::EndpointList {
     crate::wire::ami::event::EndpointList::read(&Message::from_text(&text)).unwrap()
 }
 
-fn contact(aor: &str, status: &str, rtt: &str) -> crate::wire::ami::event::ContactList {
+fn contact(aor: &str, status: &str, rtt: &str) -> ListedContact {
     let text = format!(
-        "Event: ContactList\nObjectName: {aor}@@0123\nUri: sip:{aor}:5060\nStatus: {status}\nRoundtripUsec: {rtt}\n"
+        "Event: ContactStatusDetail\nAOR: {aor}\nURI: sip:{aor}:5060\nStatus: {status}\nRoundtripUsec: {rtt}\n"
     );
-    crate::wire::ami::event::ContactList::read(&Message::from_text(&text)).unwrap()
+    ListedContact::read(&aor.try_into().unwrap(), &Message::from_text(&text)).unwrap()
+}
+
+/// With these contacts, each of the endpoint of its AOR's name.
+fn with_contacts(mut lists: Lists, contacts: &[ListedContact]) -> Lists {
+    let of = lists.endpoints.iter().flatten().map(|one| one.object_name.as_str().try_into().unwrap());
+    lists.contacts_of = of.collect();
+    lists.contacts = contacts.to_vec();
+    lists
 }
 
 fn contact_event(aor: &str, status: &str, rtt: &str) -> AmiEvent {
@@ -70,7 +78,6 @@ fn lists(registrations: &[(&str, &str)]) -> Lists {
     Lists {
         registrations: registrations.iter().map(|(name, status)| detail(name, status)).collect(),
         endpoints: Some(registrations.iter().map(|(name, _)| endpoint(name)).collect()),
-        contacts: Some(Vec::new()),
         ..Lists::default()
     }
 }
@@ -227,8 +234,10 @@ fn after_a_connection_everything_is_said_then_that_it_was_listed() {
     let mut observer = observer();
     assert_eq!(said(&observer.connected(t(0), "11.0.0")), ["connected 11.0.0"]);
     let ticket = resync(&observer.ready(t(10)));
-    let mut first = lists(&[("a", "Registered"), ("b", "Rejected")]);
-    first.contacts = Some(vec![contact("a", "Reachable", "1200"), contact("phone", "Reachable", "1200")]);
+    let first = with_contacts(
+        lists(&[("a", "Registered"), ("b", "Rejected")]),
+        &[contact("a", "Reachable", "1200"), contact("phone", "Reachable", "1200")],
+    );
     let told = observer.listed(t(20), ticket, &first);
     let all = [
         "a parameters 60",
@@ -319,8 +328,7 @@ fn a_replaced_objects_late_unregistered_is_corrected_by_the_list() {
 
 #[test]
 fn what_a_reload_removes_is_said_to_be_gone() {
-    let mut first = lists(&[("a", "Registered"), ("b", "Registered")]);
-    first.contacts = Some(vec![contact("b", "Reachable", "900")]);
+    let first = with_contacts(lists(&[("a", "Registered"), ("b", "Registered")]), &[contact("b", "Reachable", "900")]);
     let mut observer = listed(&first);
     let reload = event("Event: Reload\nModule: res_pjsip.so\nStatus: 0\n");
     assert_eq!(said(&observer.heard(t(1000), &reload)), ["reloaded"]);
@@ -529,12 +537,11 @@ fn the_recorded_restarts_lose_no_event_of_a_known_trunk() {
 
 #[test]
 fn contacts_are_said_on_change_and_confirmed_once_when_lost() {
-    let mut first = lists(&[("a", "Registered")]);
-    first.contacts = Some(vec![contact("a", "Reachable", "20000")]);
+    let first = with_contacts(lists(&[("a", "Registered")]), &[contact("a", "Reachable", "20000")]);
     let mut observer = listed(&first);
     // A round trip that stays in its class is noise; crossing 1.5 s is not.
     let (now, told) = wait_for_request(&mut observer, 100, 31_000);
-    first.contacts = Some(vec![contact("a", "Reachable", "90000")]);
+    let first = with_contacts(first, &[contact("a", "Reachable", "90000")]);
     assert_eq!(said(&observer.listed(t(now), resync(&told), &first)), Vec::<String>::new());
     let told = observer.heard(t(now + 100), &contact_event("a", "Reachable", "1600000"));
     assert_eq!(said(&told), ["a contact sip:a:5060 reachable"]);
@@ -551,9 +558,51 @@ fn contacts_are_said_on_change_and_confirmed_once_when_lost() {
 }
 
 #[test]
+fn the_recorded_endpoint_has_one_reachable_contact() {
+    let messages = recorded(&fixture("ami-endpoint.txt"));
+    let trunk = "trunk-ok".try_into().unwrap();
+    let mut details = messages.iter().filter(|(_, message)| message.is_event(ListedContact::EVENT));
+    let contact = ListedContact::read(&trunk, &details.next().unwrap().1).unwrap();
+    assert_eq!((contact.aor.as_str(), contact.uri.as_str()), ("trunk-ok", "sip:127.0.0.1:5080"));
+    assert_eq!(contact.status, crate::wire::ami::event::ContactState::Reachable);
+    assert_eq!(contact.rtt, Some(Duration::from_micros(1433)));
+    assert!(details.next().is_none());
+}
+
+#[test]
+fn contacts_are_read_for_trunks_and_only_when_they_look_different() {
+    let endpoint = |name: &str, device: &str| {
+        let text = format!("Event: EndpointList\nObjectName: {name}\nAor: {name}\nDeviceState: {device}\n");
+        crate::wire::ami::event::EndpointList::read(&Message::from_text(&text)).unwrap()
+    };
+    let of = |a: &str| Lists {
+        registrations: vec![detail("a", "Registered")],
+        endpoints: Some(vec![endpoint("a", a), endpoint("phone", "Unavailable")]),
+        ..Lists::default()
+    };
+    let a = [crate::ids::EndpointName::try_from("a").unwrap()];
+    let mut observer = observer();
+    let _ = observer.connected(t(0), "11.0.0");
+    let ticket = resync(&observer.ready(t(0)));
+    assert_eq!(observer.wanted_contacts(&of("Not in use")), a);
+    let first = with_contacts(of("Not in use"), &[contact("a", "Reachable", "900")]);
+    assert_eq!(said(&observer.listed(t(0), ticket, &first)).len(), 4);
+    // A call changes nothing; what is not read again stays as it was.
+    let (now, told) = wait_for_request(&mut observer, 100, 31_000);
+    assert_eq!(observer.wanted_contacts(&of("In use")), []);
+    assert_eq!(observer.listed(t(now), resync(&told), &of("In use")), Told::default());
+    let (now, told) = wait_for_request(&mut observer, now + 100, now + 31_000);
+    assert_eq!(observer.wanted_contacts(&of("Unavailable")), a);
+    let lost = with_contacts(of("Unavailable"), &[contact("a", "Unreachable", "0")]);
+    assert_eq!(said(&observer.listed(t(now), resync(&told), &lost)), ["a contact sip:a:5060 unreachable"]);
+    // After a reload nothing is taken for granted.
+    let _ = observer.heard(t(now + 100), &event("Event: Reload\nModule: All\nStatus: 0\n"));
+    assert_eq!(observer.wanted_contacts(&of("Unavailable")), a);
+}
+
+#[test]
 fn a_contact_never_seen_reachable_is_not_qualified_again() {
-    let mut first = lists(&[("a", "Registered")]);
-    first.contacts = Some(vec![contact("a", "Unreachable", "N/A")]);
+    let first = with_contacts(lists(&[("a", "Registered")]), &[contact("a", "Unreachable", "N/A")]);
     let mut observer = observer();
     let _ = observer.connected(t(0), "11.0.0");
     let ticket = resync(&observer.ready(t(0)));
@@ -562,8 +611,7 @@ fn a_contact_never_seen_reachable_is_not_qualified_again() {
 
 #[test]
 fn a_contact_event_outranks_an_older_list() {
-    let mut first = lists(&[("a", "Registered")]);
-    first.contacts = Some(vec![contact("a", "Reachable", "20000")]);
+    let first = with_contacts(lists(&[("a", "Registered")]), &[contact("a", "Reachable", "20000")]);
     let mut observer = listed(&first);
     let (now, told) = wait_for_request(&mut observer, 100, 31_000);
     let _ = observer.heard(t(now + 5), &contact_event("a", "Unreachable", "0"));
@@ -678,10 +726,9 @@ fn a_declared_endpoint_nobody_asks_is_reported() {
     let mut observer = Observer::new(PbxId::try_from("pbx1").unwrap(), vec![declared], Duration::from_secs(30));
     let _ = observer.connected(t(0), "11.0.0");
     let ticket = resync(&observer.ready(t(0)));
-    let all = |status: &str| Lists {
-        endpoints: Some(vec![endpoint("peer")]),
-        contacts: Some(vec![contact("peer", status, "N/A")]),
-        ..Lists::default()
+    let all = |status: &str| {
+        let lists = Lists { endpoints: Some(vec![endpoint("peer")]), ..Lists::default() };
+        with_contacts(lists, &[contact("peer", status, "N/A")])
     };
     let told = observer.listed(t(0), ticket, &all("NonQualified"));
     assert_eq!(said(&told), ["peer contact sip:peer:5060 non_qualified", "listed peer"]);
@@ -781,13 +828,15 @@ proptest! {
                     let details: Vec<_> = details.iter().map(any_detail).collect();
                     match asked.pop() {
                         Some(Request::Resync(ticket)) => {
-                            let contacts = NAMES.iter().map(|name| contact(name, "Reachable", "700")).collect();
-                            let lists = Lists {
+                            let mut lists = Lists {
                                 registrations: details,
                                 endpoints: rights.then(|| ["a", "c", "twin"].map(endpoint).to_vec()),
-                                contacts: rights.then_some(contacts),
                                 ..Lists::default()
                             };
+                            for endpoint in observer.wanted_contacts(&lists) {
+                                lists.contacts.push(contact(endpoint.as_str(), "Reachable", "700"));
+                                lists.contacts_of.insert(endpoint);
+                            }
                             observer.listed(t(now), ticket, &lists)
                         }
                         Some(Request::List(ticket)) => observer.states(t(now), ticket, &details),
@@ -896,8 +945,7 @@ proptest! {
 
 #[test]
 fn contact_status_is_kept_apart_from_registration() {
-    let mut first = lists(&[("a", "Rejected")]);
-    first.contacts = Some(vec![contact("a", "Reachable", "20000")]);
+    let first = with_contacts(lists(&[("a", "Rejected")]), &[contact("a", "Reachable", "20000")]);
     let mut observer = observer();
     let _ = observer.connected(t(0), "11.0.0");
     let ticket = resync(&observer.ready(t(0)));

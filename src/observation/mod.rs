@@ -14,4 +14,4 @@ pub use fact::{
     ContactStatus, Fact, ListedRegistration, ListedTrunk, NextAttempt, Observation, PbxFact, RegistrationParameters,
     RegistrationState, Source,
 };
-pub use observer::{Lists, Observer, Request, Sighting, Ticket, Told};
+pub use observer::{ListedContact, Lists, Observer, Request, Sighting, Ticket, Told};

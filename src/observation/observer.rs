@@ -33,11 +33,12 @@ use super::{
 };
 use crate::{
     clock::{Timestamp, between},
-    ids::{ContactUri, EndpointName, PbxId, RegistrationName, TrunkId},
+    ids::{ContactUri, EndpointName, NameError, PbxId, RegistrationName, TrunkId},
     wire::ami::{
+        EventError, Message,
         event::{
-            AmiEvent, ContactList, ContactState, ContactStatus as ContactStatusEvent, EndpointList,
-            IaxRegistrationState, OutboundRegistrationDetail, RegistrationStatus, Registry, RegistryEntry, Reload,
+            AmiEvent, ContactState, ContactStatus as ContactStatusEvent, EndpointList, IaxRegistrationState,
+            OutboundRegistrationDetail, RegistrationStatus, Registry, RegistryEntry, Reload,
         },
         registrations_cli::{NextAttempt as PrintedNextAttempt, RegistrationsCli},
     },
@@ -121,10 +122,55 @@ pub struct Lists {
     pub iax: Option<Vec<RegistryEntry>>,
     /// `PJSIPShowEndpoints`.
     pub endpoints: Option<Vec<EndpointList>>,
-    /// `PJSIPShowContacts`.
-    pub contacts: Option<Vec<ContactList>>,
+    /// The contacts of the endpoints in `contacts_of`.
+    pub contacts: Vec<ListedContact>,
+    /// The endpoints whose contacts were read; see [`Observer::wanted_contacts`].
+    pub contacts_of: BTreeSet<EndpointName>,
     /// `pjsip show registrations`.
     pub cli: Option<RegistrationsCli>,
+}
+
+/// A contact of an endpoint, with its status.
+///
+/// Source: `ContactStatusDetail`, an item of `PJSIPShowEndpoint` (`res/res_pjsip/pjsip_options.c`). `PJSIPShowContacts`
+/// will not do: it knows the contacts that registered with us, and not those of the configuration (seen on 22.10), which
+/// are the ones trunks have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedContact {
+    /// The endpoint it was asked for by.
+    pub endpoint: EndpointName,
+    /// Its AOR.
+    pub aor: String,
+    /// Its address.
+    pub uri: String,
+    /// What it answered last.
+    pub status: ContactState,
+    /// How long that took.
+    pub rtt: Option<Duration>,
+}
+
+impl ListedContact {
+    /// The event's name.
+    pub const EVENT: &'static str = "ContactStatusDetail";
+
+    /// Reads the list item.
+    ///
+    /// # Errors
+    /// [`EventError::MissingField`] without `AOR`, `URI` or `Status`.
+    pub fn read(endpoint: &EndpointName, message: &Message) -> Result<Self, EventError> {
+        let text = |field: &'static str| {
+            let value = message.get_filled(field).ok_or(EventError::MissingField { event: Self::EVENT, field })?;
+            Ok::<String, EventError>(value.into_owned())
+        };
+        let rtt = message.get("RoundtripUsec").and_then(|value| value.trim().parse().ok()).map(Duration::from_micros);
+        Ok(Self {
+            endpoint: endpoint.clone(),
+            aor: text("AOR")?,
+            uri: text("URI")?,
+            status: text("Status")?.as_str().into(),
+            rtt,
+        })
+    }
 }
 
 /// Our last word about a registration.
@@ -158,6 +204,7 @@ enum NextStage {
 /// What Asterisk said last of a contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct HeardContact {
+    /// As Asterisk named it with the contact.
     endpoint: Option<EndpointName>,
     status: ContactStatus,
     rtt: Option<Duration>,
@@ -190,6 +237,23 @@ impl KnownContact {
 
 /// Our last word about a contact; `None` if it was only recalled from an earlier run.
 type SaidContact = Option<(ContactStatus, Option<Duration>)>;
+
+/// What the list of endpoints says of an endpoint's contacts: while it stays the same, they need not be read again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Portrait {
+    contacts: Vec<String>,
+    /// Its device is `Unavailable`: none of its contacts can be reached (`main/endpoints.c`, `chan_pjsip_devicestate`).
+    unavailable: bool,
+}
+
+impl Portrait {
+    fn of(item: &EndpointList) -> Self {
+        Self {
+            contacts: item.contacts.clone(),
+            unavailable: item.device_state.as_deref().is_some_and(|state| state.eq_ignore_ascii_case("Unavailable")),
+        }
+    }
+}
 
 /// What is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -246,11 +310,12 @@ pub struct Observer {
     failures: u32,
 
     inventory: Inventory,
-    iax: Vec<RegistrationObject>,
     directory: Directory,
     unnamable: Vec<Finding>,
     registrations: BTreeMap<(TrunkId, RegistrationName), SaidRegistration>,
     contacts: BTreeMap<(String, ContactUri), HeardContact>,
+    /// How each trunk's endpoint was listed when its contacts were read.
+    portraits: BTreeMap<EndpointName, Portrait>,
     said_contacts: BTreeMap<(TrunkId, ContactUri), SaidContact>,
     strangers: BTreeMap<Pair, Stranger>,
     unheard: BTreeMap<RegistrationName, Unheard>,
@@ -280,11 +345,11 @@ impl Observer {
             last_reading: None,
             failures: 0,
             inventory: Inventory::default(),
-            iax: Vec::new(),
             directory: Directory::default(),
             unnamable: Vec::new(),
             registrations: BTreeMap::new(),
             contacts: BTreeMap::new(),
+            portraits: BTreeMap::new(),
             said_contacts: BTreeMap::new(),
             strangers: BTreeMap::new(),
             unheard: BTreeMap::new(),
@@ -465,6 +530,22 @@ impl Observer {
         told
     }
 
+    /// The endpoints whose contacts should be read too before [`Observer::listed`]: those of trunks, after a connection,
+    /// a boot or a reload all of them, else those whose contacts look different from the last time. There is an action for
+    /// one endpoint only, so asking for all of them each time would be much.
+    #[must_use]
+    pub fn wanted_contacts(&self, lists: &Lists) -> Vec<EndpointName> {
+        let TakenIn { inventory, .. } = self.inventory(lists);
+        let directory = Directory::build(&self.pbx, &self.declared, &inventory);
+        let wanted = |item: &&EndpointList| {
+            let name = EndpointName::try_from(item.object_name.as_str()).ok()?;
+            directory.trunk_of_endpoint(&name)?;
+            let same = !self.full && !self.announce && self.portraits.get(&name) == Some(&Portrait::of(item));
+            (!same).then_some(name)
+        };
+        lists.endpoints.iter().flatten().filter_map(|item| wanted(&item)).collect()
+    }
+
     /// All lists were read, for a [`Request::Resync`].
     pub fn listed(&mut self, at: Timestamp, ticket: Ticket, lists: &Lists) -> Told {
         let at = self.pass(at);
@@ -500,9 +581,7 @@ impl Observer {
             self.say_parameters(at, object, full, &mut told);
             self.say_listed_state(at, object, word, ticket, Repeat { full, same_object: same }, &mut told);
         }
-        if let Some(contacts) = &lists.contacts {
-            self.take_in_contacts(contacts, ticket);
-        }
+        self.take_in_contacts(lists, ticket);
         self.say_contacts(at, full, &mut told);
         if let Some(cli) = &lists.cli {
             self.say_next_attempts(at, cli, &mut told);
@@ -665,52 +744,65 @@ impl Observer {
         endpoints.into_iter().filter_map(with_trunk).collect()
     }
 
-    /// Takes lists in as the new inventory and directory; gives the directory as it was.
-    fn take_in(&mut self, lists: &Lists) -> Directory {
-        self.unnamable.clear();
-        let mut registrations = Vec::new();
+    /// What the lists make of the inventory.
+    fn inventory(&self, lists: &Lists) -> TakenIn {
+        let mut unnamable = Vec::new();
+        let mut leave_out = |kind: &str, name: &str, error: NameError| {
+            let what = format!("{kind} {}", name.escape_debug());
+            unnamable.push(Finding::Unnamable { what, error });
+        };
+        let mut registrations = Vec::with_capacity(lists.registrations.len());
         for detail in &lists.registrations {
             match RegistrationObject::pjsip(detail) {
                 Ok(object) => registrations.push(object),
-                Err(error) => self.leave_out("the registration", &detail.object_name, error),
+                Err(error) => leave_out("the registration", &detail.object_name, error),
             }
         }
+        let listed: BTreeSet<_> = registrations.iter().map(|object| object.name.clone()).collect();
         if lists.partial {
-            let listed: BTreeSet<_> = registrations.iter().map(|object| object.name.clone()).collect();
             let missing = |object: &&RegistrationObject| {
                 object.pair.technology == Technology::Pjsip && !listed.contains(&object.name)
             };
             registrations.extend(self.inventory.registrations.iter().filter(missing).cloned());
         }
-        if let Some(entries) = &lists.iax {
-            self.iax.clear();
-            for entry in entries {
-                match RegistrationObject::iax2(entry) {
-                    Ok(object) => self.iax.push(object),
-                    Err(error) => self.leave_out("the IAX2 registration at", &entry.host, error),
+        match &lists.iax {
+            Some(entries) => {
+                for entry in entries {
+                    match RegistrationObject::iax2(entry) {
+                        Ok(object) if listed.contains(&object.name) => {}
+                        Ok(object) => registrations.push(object),
+                        Err(error) => leave_out("the IAX2 registration at", &entry.host, error),
+                    }
                 }
             }
-        }
-        let taken: BTreeSet<_> = registrations.iter().map(|object| object.name.clone()).collect();
-        registrations.extend(self.iax.iter().filter(|object| !taken.contains(&object.name)).cloned());
-        self.inventory.registrations = registrations;
-        if let Some(items) = &lists.endpoints {
-            let mut endpoints = Vec::with_capacity(items.len());
-            for item in items {
-                match EndpointObject::pjsip(item) {
-                    Ok(object) => endpoints.push(object),
-                    Err(error) => self.leave_out("the endpoint", &item.object_name, error),
-                }
+            None => {
+                let iax = |object: &&RegistrationObject| object.pair.technology == Technology::Iax2;
+                registrations.extend(self.inventory.registrations.iter().filter(iax).cloned());
             }
-            self.inventory.endpoints = Some(endpoints);
         }
-        let directory = Directory::build(&self.pbx, &self.declared, &self.inventory);
-        std::mem::replace(&mut self.directory, directory)
+        let endpoints = match &lists.endpoints {
+            Some(items) => {
+                let mut endpoints = Vec::with_capacity(items.len());
+                for item in items {
+                    match EndpointObject::pjsip(item) {
+                        Ok(object) => endpoints.push(object),
+                        Err(error) => leave_out("the endpoint", &item.object_name, error),
+                    }
+                }
+                Some(endpoints)
+            }
+            None => self.inventory.endpoints.clone(),
+        };
+        TakenIn { inventory: Inventory { registrations, endpoints }, unnamable }
     }
 
-    fn leave_out(&mut self, kind: &str, name: &str, error: crate::ids::NameError) {
-        let what = format!("{kind} {}", name.escape_debug());
-        self.unnamable.push(Finding::Unnamable { what, error });
+    /// Takes lists in as the new inventory and directory; gives the directory as it was.
+    fn take_in(&mut self, lists: &Lists) -> Directory {
+        let TakenIn { inventory, unnamable } = self.inventory(lists);
+        self.inventory = inventory;
+        self.unnamable = unnamable;
+        let directory = Directory::build(&self.pbx, &self.declared, &self.inventory);
+        std::mem::replace(&mut self.directory, directory)
     }
 
     fn say_vanished_registrations(&mut self, at: Timestamp, told: &mut Told) {
@@ -789,28 +881,42 @@ impl Observer {
         }
     }
 
-    fn take_in_contacts(&mut self, items: &[ContactList], ticket: Ticket) {
+    fn take_in_contacts(&mut self, lists: &Lists, ticket: Ticket) {
         let mut listed = BTreeMap::new();
-        for item in items {
+        for item in &lists.contacts {
             let Ok(uri) = ContactUri::try_from(item.uri.as_str()) else { continue };
-            let endpoint = item.endpoint.as_deref().and_then(|name| EndpointName::try_from(name).ok());
-            if self.owners(item.aor(), endpoint.as_ref()).is_empty() {
-                continue;
-            }
-            let status = item.status.as_ref().map_or(Some(ContactStatus::Unknown), contact_status);
-            let Some(status) = status else { continue };
+            let Some(status) = contact_status(&item.status) else { continue };
             let rtt = item.rtt.filter(|_| status == ContactStatus::Reachable);
-            listed.insert((item.aor().to_owned(), uri), HeardContact { endpoint, status, rtt, heard: 0 });
+            let contact = HeardContact { endpoint: Some(item.endpoint.clone()), status, rtt, heard: 0 };
+            listed.insert((item.aor.clone(), uri), contact);
         }
         let mut again = false;
         for (key, contact) in std::mem::take(&mut self.contacts) {
-            if contact.heard > ticket.heard {
+            let newer = contact.heard > ticket.heard;
+            let endpoints = self.directory.endpoints_of_contact(&key.0, contact.endpoint.as_ref());
+            let read = endpoints.into_iter().any(|endpoint| lists.contacts_of.contains(endpoint));
+            if newer && read {
                 again |= listed.get(&key).is_none_or(|item| item.status != contact.status);
+            }
+            if newer || (!read && !listed.contains_key(&key)) {
                 listed.insert(key, contact);
             }
         }
+        listed.retain(|(aor, _), contact| !self.owners(aor, contact.endpoint.as_ref()).is_empty());
         self.contacts = listed;
+
+        let directory = &self.directory;
+        self.portraits.retain(|name, _| directory.trunk_of_endpoint(name).is_some());
+        for item in lists.endpoints.iter().flatten() {
+            if let Ok(name) = EndpointName::try_from(item.object_name.as_str())
+                && lists.contacts_of.contains(&name)
+            {
+                self.portraits.insert(name, Portrait::of(item));
+            }
+        }
         if again {
+            // Their portraits are in doubt: they are to be read again.
+            self.portraits.clear();
             self.ask(Reading::Everything, LIST_SPACING);
         }
     }
@@ -980,6 +1086,12 @@ impl Observer {
             Reading::States => Request::List(ticket),
         });
     }
+}
+
+/// Lists as an inventory, and what had to be left out of it.
+struct TakenIn {
+    inventory: Inventory,
+    unnamable: Vec<Finding>,
 }
 
 /// How a listed state is to be said.
