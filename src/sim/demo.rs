@@ -94,7 +94,8 @@ impl Demo {
         let pace = Pace::lasting(lasting);
         let secret = rand::random::<u64>();
         // Base64 of digits and lower-case letters of a multiple of four is valid as it stands.
-        let secrets = Secrets { ami: format!("demo-{secret:016x}"), webhook: format!("whsec_{secret:016x}{secret:016x}") };
+        let secrets =
+            Secrets { ami: format!("demo-{secret:016x}"), webhook: format!("whsec_{secret:016x}{secret:016x}") };
         let settings = SimSettings {
             users: vec![SimUser::all("trunkwarden", &secrets.ami), SimUser::all("dialer", &secrets.ami)],
             trunks: demo_trunks(),
@@ -156,10 +157,7 @@ impl Demo {
         );
         for (id, _, trunk) in CAMPAIGNS {
             // Writing to a String does not fail.
-            let _ = write!(
-                text,
-                "[[campaign]]\ndialer = \"{DIALER}\"\nid = \"{id}\"\ntrunks = [\"{PBX}/{trunk}\"]\n"
-            );
+            let _ = write!(text, "[[campaign]]\ndialer = \"{DIALER}\"\nid = \"{id}\"\ntrunks = [\"{PBX}/{trunk}\"]\n");
         }
         text
     }

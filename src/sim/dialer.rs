@@ -559,7 +559,8 @@ mod tests {
     async fn calls_are_counted_as_connected_failed_and_spared() {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let trunks = vec![SimTrunk::named("a"), SimTrunk { behaviour: Behaviour::reject(403), ..SimTrunk::named("b") }];
-        let pbx = SimPbx::start(SimSettings { trunks, ..SimSettings::default() }, &tracker, stop.clone()).await.unwrap();
+        let pbx =
+            SimPbx::start(SimSettings { trunks, ..SimSettings::default() }, &tracker, stop.clone()).await.unwrap();
         let truth = pbx.clone();
         let settings = SimDialerSettings {
             campaigns: vec![campaign("7", "a"), campaign("8", "b")],

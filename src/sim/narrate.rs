@@ -113,14 +113,20 @@ impl Narrator {
                 let told = format!("told {} to pause it{}", text("dialer"), fallback(data));
                 line(Tone::Pause, "pause", &campaign(data), because(told))
             }
-            "campaign.resume" => line(Tone::Resume, "resume", &campaign(data), because(format!("told {} to go on", text("dialer")))),
-            "campaign.left" => {
-                line(Tone::Pause, "left", &campaign(data), because("paused for too long: a person must resume it".to_owned()))
+            "campaign.resume" => {
+                line(Tone::Resume, "resume", &campaign(data), because(format!("told {} to go on", text("dialer"))))
             }
+            "campaign.left" => line(
+                Tone::Pause,
+                "left",
+                &campaign(data),
+                because("paused for too long: a person must resume it".to_owned()),
+            ),
             "incident" => {
                 let trunks = data["trunks"].as_array().map_or(0, Vec::len);
                 let summary = [text("summary"), reason.as_str()].into_iter().find(|text| !text.is_empty());
-                let subject = [text("pbx"), text("trunk")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
+                let subject =
+                    [text("pbx"), text("trunk")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
                 let told = summary.map_or_else(|| format!("{trunks} trunks failed together"), str::to_owned);
                 line(Tone::Bad, "incident", subject, told)
             }
@@ -176,10 +182,11 @@ impl Narrator {
 
     /// A reason, which is a text or a [`Reason`]; times in it become seconds of the story.
     fn reason(&self, reason: &Value) -> String {
-        let text = match reason {
-            Value::String(text) => text.clone(),
-            Value::Null => String::new(),
-            other => serde_json::from_value::<Reason>(other.clone()).map_or_else(|_| other.to_string(), |r| r.to_string()),
+        let text = match (reason.as_str(), serde_json::from_value::<Reason>(reason.clone())) {
+            (Some(text), _) => text.to_owned(),
+            (None, Ok(reason)) => reason.to_string(),
+            (None, Err(_)) if reason.is_null() => String::new(),
+            (None, Err(_)) => reason.to_string(),
         };
         let word = |word: &str| match word.parse::<Timestamp>() {
             Ok(at) => format!("{:.0}s", between(self.began, at).as_secs_f64()),
@@ -293,7 +300,10 @@ mod tests {
         let narrator = Narrator::new(began(), Style { colour: false, signs: true });
         let reason = format!("{} \x1b[2J\r\nfake {}", "long words ".repeat(30), "x".repeat(300));
         let line = narrator
-            .event(&event("hold.begun", json!({"trunk": "pbx1/a-trunk-with-a-long-name", "reason": reason, "by": "policy"})))
+            .event(&event(
+                "hold.begun",
+                json!({"trunk": "pbx1/a-trunk-with-a-long-name", "reason": reason, "by": "policy"}),
+            ))
             .unwrap();
         assert!(line.lines().all(|line| line.chars().count() <= WIDTH), "{line}");
         assert!(!line.contains(['\x1b', '\r']) && line.lines().count() > 3);

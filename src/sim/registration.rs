@@ -204,8 +204,10 @@ impl Client {
         wakes
     }
 
-    /// Makes the next attempt fall due now, as if its timer had run out.
+    /// Makes the next attempt fall due now, as if its timer had run out. One in flight is forgotten, so that the attempt
+    /// is judged by what holds now.
     pub fn attempt_now(&mut self, now: Duration) {
+        self.flight = None;
         self.schedule(now);
     }
 

@@ -125,7 +125,7 @@ pub(super) fn message(kind: &str, request: &Request, message: &str) -> String {
         h.put("Message", trimmed);
     });
     if trimmed.len() < message.len() {
-        text.insert_str(text.len() - 4, "\n");
+        text.insert(text.len() - 4, '\n');
     }
     text
 }
@@ -490,12 +490,18 @@ fn registrations_table(plant: &Plant, now: Duration) -> String {
     text
 }
 
-fn registration_row(name: &str, server_uri: &str, auth: &str, status: &str, expires: impl Display) -> String {
+pub(super) fn registration_row(
+    name: &str,
+    server_uri: &str,
+    auth: &str,
+    status: &str,
+    expires: impl Display,
+) -> String {
     let room = 53_usize.saturating_sub(name.len());
     let uri: String = server_uri.chars().take(room).collect();
     format!(" {name}/{uri:<room$}  {auth:<26}  {status:<16} {expires}")
 }
 
-fn expires(seconds: i64) -> String {
+pub(super) fn expires(seconds: i64) -> String {
     format!(" (exp. {}s{})", seconds.unsigned_abs(), if seconds < 0 { " ago" } else { "" })
 }

@@ -172,7 +172,7 @@ impl SimPbx {
     }
 
     /// Makes the registration's next attempt fall due now, as if its timer had run out. Not something Asterisk can be
-    /// asked for, but what a test wants instead of waiting for a refresh. Whether there is such a registration.
+    /// asked for, but what a test wants instead of waiting for a refresh; an attempt in flight is forgotten. Whether there is such a registration.
     pub fn attempt_now(&self, trunk: &str) -> bool {
         self.shared.with_plant(|plant, now| plant.attempt_now(trunk, now))
     }
