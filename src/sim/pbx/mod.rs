@@ -5,8 +5,10 @@
 //! Asterisk 22.10.1.
 //!
 //! Knowingly different
-//! - A subset of the actions; any other is the unknown command Asterisk would say it is without the module. No
-//!   `PJSIPShowEndpoint`, no AMI over HTTP, no TLS.
+//! - A subset of the actions; any other is the unknown command Asterisk would say it is without the module. No AMI over
+//!   HTTP, no TLS. `EndpointDetail` has a dozen of its hundred headers. Contacts are of the configured kind only.
+//! - A dialplan is not looked at: Asterisk refuses an `Originate` to an extension it does not have.
+//! - Of security events only `SuccessfulAuth`.
 //! - `Filter` knows plain text and `(one|other)` instead of all regular expressions.
 //! - A call is Newchannel, DialBegin, Newstate, DialEnd, Hangup and `OriginateResponse` only.
 //! - Text that is not UTF-8 comes back altered. A session's queue of events is bounded; Asterisk's is not.

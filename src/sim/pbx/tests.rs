@@ -358,17 +358,29 @@ async fn the_lists_of_endpoints_and_contacts_have_their_shape() {
     assert_eq!(
         raw.message().await,
         "Event: EndpointList\r\nActionID: x\r\nObjectType: endpoint\r\nObjectName: a\r\nTransport: \r\nAor: a\r\nAuths: \
-         \r\nOutboundAuths: a\r\nContacts: a/sip:sip.a.example,\r\nDeviceState: Not in use\r\nActiveChannels: \r\n\r\n"
+         \r\nOutboundAuths: a\r\nContacts: a/sip:sip.a.example,\r\nDeviceState: Not in use\r\nActiveChannels: 0\r\n\r\n"
     );
     assert!(
         raw.message()
             .await
             .contains("Event: EndpointListComplete\r\nActionID: x\r\nEventList: Complete\r\nListItems: 1")
     );
-    raw.ask("Action: PJSIPShowContacts\r\n\r\n").await;
-    let contact = raw.message().await;
-    assert!(contact.contains("Status: NonQualified\r\nRoundtripUsec: N/A\r\n"), "{contact}");
-    assert!(raw.message().await.contains("ListItems: 1"));
+    // A configured contact is not in the list of contacts.
+    let none = "Response: Error\r\nMessage: No Contacts found\n\r\n\r\n";
+    assert_eq!(raw.ask("Action: PJSIPShowContacts\r\n\r\n").await, none);
+    raw.ask("Action: PJSIPShowEndpoint\r\nEndpoint: PJSIP/a\r\n\r\n").await;
+    let order = ["EndpointDetail", "AuthDetail", "AorDetail", "ContactStatusDetail", "EndpointDetailComplete"];
+    let mut last = String::new();
+    for event in order {
+        last = raw.message().await;
+        assert!(last.starts_with(&format!("Event: {event}\r\n")), "{last}");
+        let recorded = "Event AOR URI UserAgent RegExpire Status RoundtripUsec EndpointName ID AuthenticateQualify \
+                        OutboundProxy Path QualifyFrequency QualifyTimeout Qualify2xxOnly";
+        assert!(event != "ContactStatusDetail" || keys(&last).join(" ") == recorded);
+    }
+    assert!(last.ends_with("EventList: Complete\r\nListItems: 4\r\n\r\n"), "{last}");
+    let none = "Response: Error\r\nMessage: Unable to retrieve endpoint nosuch\n\r\n\r\n";
+    assert_eq!(raw.ask("Action: PJSIPShowEndpoint\r\nEndpoint: PJSIP/nosuch\r\n\r\n").await, none);
     world.pbx.remove_registration("a");
     let none = "Response: Error\r\nMessage: No endpoints found\n\r\n\r\n";
     assert_eq!(raw.ask("Action: PJSIPShowEndpoints\r\n\r\n").await, none);
@@ -470,6 +482,57 @@ async fn the_cli_prints_registrations_as_asterisk_does() {
     );
     let answer = raw.ask("Action: Command\r\nCommand: module load x\r\n\r\n").await;
     assert_eq!(answer, "Response: Error\r\nMessage: Command blacklisted\r\n\r\n");
+    world.end().await;
+}
+
+/// Seen on a 22.10.1, asked the same things in the same order.
+#[tokio::test]
+async fn what_is_not_recorded_was_compared_side_by_side() {
+    let world = World::new(settings(vec![quick("a")])).await;
+    let mut raw = Raw::connect(&world.pbx).await;
+    raw.ask("Action: Login\r\nUsername: trunkwarden\r\nSecret: sim\r\nEvents: off\r\n\r\n").await;
+    let core = raw.ask("Action: CoreStatus\r\n\r\n").await;
+    let seen =
+        "Response CoreStartupDate CoreStartupTime CoreReloadDate CoreReloadTime CoreCurrentCalls CoreProcessedCalls";
+    assert_eq!(keys(&core).join(" "), seen);
+    let core = raw.ask("Action: CoreSettings\r\n\r\n").await;
+    let seen = "Response AMIversion AsteriskVersion SystemName CoreMaxCalls CoreMaxLoadAvg CoreRunUser CoreRunGroup \
+                CoreMaxFilehandles CoreRealTimeEnabled CoreCDRenabled CoreHTTPenabled SoundsSearchCustomDir";
+    assert_eq!(keys(&core).join(" "), seen);
+    let error = |text: &str| format!("Response: Error\r\nMessage: {text}\r\n\r\n");
+    let success = |line: &str| format!("Response: Success\r\n{line}\r\n\r\n");
+    let exten = "Originate with 'Exten' requires 'Context' and 'Priority'";
+    for (sent, expected) in [
+        ("Challenge", error("Must specify AuthType")),
+        ("Events", error("Invalid event mask")),
+        ("Events\r\nEventMask: bogus", success("Events: Off")),
+        ("Events\r\nEventMask: call,system", success("Events: On")),
+        ("Events\r\nEventMask: off", success("Events: Off")),
+        ("ModuleCheck\r\nModule: res_pjsip", success("Version: ")),
+        ("ModuleCheck\r\nModule: res_pjsip.so", success("Version: ")),
+        ("ModuleCheck\r\nModule: nosuch", error("Module not loaded")),
+        ("ModuleCheck", error("Module not loaded")),
+        ("PJSIPQualify", error("Endpoint parameter missing.")),
+        ("PJSIPQualify\r\nEndpoint: nosuch", error("Unable to retrieve endpoint\n")),
+        ("PJSIPQualify\r\nEndpoint: a", success("Message: Endpoint found, will qualify")),
+        ("PJSIPRegister", error("Registration parameter missing.")),
+        ("PJSIPUnregister", error("Registration parameter missing.")),
+        ("Reload\r\nModule: nosuch", error("No such module")),
+        ("Reload\r\nModule: res_pjsip.so", success("Message: Module Reloaded")),
+        ("Originate", error("Channel not specified")),
+        ("Originate\r\nChannel: abc", error("Invalid channel")),
+        ("Originate\r\nChannel: PJSIP/1@a", error(exten)),
+        ("Originate\r\nChannel: PJSIP/1@a\r\nPriority: x\r\nContext: a\r\nExten: s", error("Invalid priority")),
+        ("Originate\r\nChannel: PJSIP/1@a\r\nTimeout: x", error("Invalid timeout")),
+        ("Command", error("No command provided")),
+        ("Filter\r\nOperation: Add\r\nMatchCriteria: name(x)", success("Message: Success")),
+    ] {
+        assert_eq!(raw.ask(&format!("Action: {sent}\r\n\r\n")).await, expected, "{sent}");
+    }
+    let mut other = Raw::logged_in(&world.pbx).await;
+    other.send("Action: UserEvent\r\nUserEvent: Foo\r\nActionID: q\r\nA:   b\r\nActionID: z\r\n\r\n").await;
+    let event = other.skip_to("UserEvent").await;
+    assert!(event.ends_with("UserEvent: Foo\r\nActionID: q\r\nA:   b\r\nActionID: z\r\n\r\n"), "{event}");
     world.end().await;
 }
 
