@@ -1,1 +1,192 @@
 //! Tracing: how the log is written.
+//!
+//! It goes to standard error, as text or as a JSON object a line; standard output is the commands' own. The filter and
+//! the format come from the configuration, and from `TRUNKWARDEN_LOG` and `TRUNKWARDEN_LOG_FORMAT`, which win: they can
+//! be set where the configuration cannot be read, and apply to commands that have none.
+
+use std::io::IsTerminal;
+
+use serde::{Deserialize, Serialize};
+use tracing::Subscriber;
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter, util::SubscriberInitExt};
+
+/// The variable with the filter.
+pub const FILTER_VARIABLE: &str = "TRUNKWARDEN_LOG";
+/// The variable with the format.
+pub const FORMAT_VARIABLE: &str = "TRUNKWARDEN_LOG_FORMAT";
+
+/// Why the log cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The filter cannot be read.
+    #[error("{name}: {filter:?} is no log filter: use a level like \"info\", or \"info,trunkwarden::wire=debug\"")]
+    Filter {
+        /// Where it is from: the variable's or the key's name.
+        name: &'static str,
+        /// As given.
+        filter: String,
+    },
+    /// There is no such format.
+    #[error("{FORMAT_VARIABLE}: {format:?} is no log format: use text or json")]
+    Format {
+        /// As given.
+        format: String,
+    },
+    /// Something else already writes a log.
+    #[error("the log is set up already")]
+    AlreadySet(#[from] tracing_subscriber::util::TryInitError),
+}
+
+/// How an entry of the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object on a line, for machines.
+    Json,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// A level, or a filter of several: the grammar of `tracing_subscriber::EnvFilter`.
+    pub filter: String,
+    /// Text or JSON.
+    pub format: LogFormat,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { filter: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl LogSettings {
+    /// These settings, with what the environment says laid over them. Empty variables are as if not set.
+    ///
+    /// # Errors
+    /// [`TelemetryError::Filter`] and [`TelemetryError::Format`] name the variable that cannot be understood.
+    pub fn with_variables(mut self, env: impl Iterator<Item = (String, String)>) -> Result<Self, TelemetryError> {
+        for (name, value) in env.filter(|(_, value)| !value.is_empty()) {
+            match name.as_str() {
+                FILTER_VARIABLE => {
+                    filter(FILTER_VARIABLE, &value)?;
+                    self.filter = value;
+                }
+                FORMAT_VARIABLE => {
+                    self.format = match value.as_str() {
+                        "text" => LogFormat::Text,
+                        "json" => LogFormat::Json,
+                        _ => return Err(TelemetryError::Format { format: value }),
+                    };
+                }
+                _ => {}
+            }
+        }
+        Ok(self)
+    }
+}
+
+fn filter(name: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::builder().parse(text).map_err(|_| TelemetryError::Filter { name, filter: text.to_owned() })
+}
+
+/// Begins to write the log to standard error, in colour where that is a terminal and `NO_COLOR` does not forbid it.
+///
+/// # Errors
+/// [`TelemetryError::Filter`] when the filter cannot be read, [`TelemetryError::AlreadySet`] when called twice.
+pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
+    let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+    subscriber(settings, std::io::stderr, colour)?.try_init()?;
+    Ok(())
+}
+
+/// What writes the log to `writer`.
+///
+/// # Errors
+/// [`TelemetryError::Filter`] when the filter cannot be read.
+pub fn subscriber<W>(
+    settings: &LogSettings,
+    writer: W,
+    colour: bool,
+) -> Result<Box<dyn Subscriber + Send + Sync>, TelemetryError>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter("log.level", &settings.filter)?)
+        .with_writer(writer)
+        .with_ansi(colour);
+    Ok(match settings.format {
+        LogFormat::Text => Box::new(builder.finish()),
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Kept(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Kept {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(settings: &LogSettings, log: impl FnOnce()) -> String {
+        let kept = Kept::default();
+        let writer = kept.clone();
+        let subscriber = subscriber(settings, move || writer.clone(), false).unwrap();
+        tracing::subscriber::with_default(subscriber, log);
+        String::from_utf8(kept.0.lock().unwrap().clone()).unwrap()
+    }
+
+    fn env(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        pairs.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect::<Vec<_>>().into_iter()
+    }
+
+    #[test]
+    fn json_is_an_object_a_line_with_the_fields_in_it() {
+        let settings = LogSettings { format: LogFormat::Json, ..LogSettings::default() };
+        let text = logged(&settings, || tracing::info!(trunk.id = "pbx1/airtel", "trunk health changed"));
+        let line: serde_json::Value = serde_json::from_str(text.trim_end()).unwrap();
+        assert_eq!((&line["trunk.id"], &line["level"]), (&"pbx1/airtel".into(), &"INFO".into()));
+        assert_eq!(line["message"], "trunk health changed");
+    }
+
+    #[test]
+    fn the_filter_decides_what_is_written() {
+        let text = logged(&LogSettings::default(), || tracing::debug!("a frame"));
+        assert_eq!(text, "");
+        let settings = LogSettings { filter: "debug".into(), ..LogSettings::default() };
+        assert!(logged(&settings, || tracing::debug!("a frame")).contains("a frame"));
+    }
+
+    #[test]
+    fn variables_win_over_the_configuration() {
+        let set = env(&[("TRUNKWARDEN_LOG", "warn"), ("TRUNKWARDEN_LOG_FORMAT", "json"), ("PATH", "/bin")]);
+        let settings = LogSettings::default().with_variables(set).unwrap();
+        assert_eq!(settings, LogSettings { filter: "warn".into(), format: LogFormat::Json });
+        let empty = env(&[("TRUNKWARDEN_LOG", "")]);
+        assert_eq!(LogSettings::default().with_variables(empty).unwrap(), LogSettings::default());
+    }
+
+    #[test]
+    fn a_wrong_variable_is_named() {
+        let error = LogSettings::default().with_variables(env(&[("TRUNKWARDEN_LOG_FORMAT", "xml")])).unwrap_err();
+        assert_eq!(error.to_string(), "TRUNKWARDEN_LOG_FORMAT: \"xml\" is no log format: use text or json");
+        let error = LogSettings::default().with_variables(env(&[("TRUNKWARDEN_LOG", "a=loud")])).unwrap_err();
+        assert!(error.to_string().starts_with("TRUNKWARDEN_LOG: "), "{error}");
+    }
+}
