@@ -1,7 +1,9 @@
 //! The integration tests: one binary, so that linking is paid once.
 
+mod api;
 mod architecture;
+mod config;
 mod dependencies;
 mod lab;
-
 mod store_contract;
+mod webhook;

@@ -1,0 +1,213 @@
+//! What keys mean together: names are unique, whatever is named is there, and no combination is senseless.
+
+use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::PathBuf};
+
+use secrecy::ExposeSecret;
+
+use super::{
+    check,
+    form::Table,
+    problem::{Fault, Place, Problem},
+    schema,
+};
+
+/// Everything that is wrong between keys. What could not be typed is left out, since it was reported.
+pub(super) fn problems(root: &Table) -> Vec<Problem> {
+    let mut meaning = Meaning { problems: Vec::new() };
+    meaning.root(root);
+    meaning.problems
+}
+
+struct Meaning {
+    problems: Vec<Problem>,
+}
+
+/// The names of a list's entries and where each stands first.
+type Names = BTreeMap<String, Place>;
+
+impl Meaning {
+    fn say(&mut self, key: impl Into<String>, place: Place, fault: Fault) {
+        self.problems.push(Problem { key: key.into(), place, fault });
+    }
+
+    fn root(&mut self, root: &Table) {
+        let pbxs = self.unique(root, "pbx", &["id"]);
+        let dialers = self.unique(root, "dialer", &["id"]);
+        self.unique(root, "trunk", &["pbx", "name"]);
+        self.unique(root, "campaign", &["dialer", "id"]);
+        if let Some(api) = root.table("api") {
+            self.api(api);
+        }
+        if let Some(health) = root.table("health") {
+            self.flap("health", health, None);
+        }
+        if root.0.contains_key("pbx") && root.entries("pbx").next().is_none() {
+            self.say("pbx", root.place("pbx"), Fault::NoneGiven);
+        }
+        for (pbx, _) in root.entries("pbx") {
+            self.ami(pbx);
+        }
+        self.trunks(root, &pbxs);
+        for (dialer, place) in root.entries("dialer") {
+            self.dialer(dialer, place);
+        }
+        for (campaign, _) in root.entries("campaign") {
+            self.campaign(campaign, &dialers, &pbxs);
+        }
+        let mut urls: BTreeMap<&str, Place> = BTreeMap::new();
+        for (number, (notify, _)) in root.entries("notify").enumerate() {
+            let path = format!("notify[#{}]", number + 1);
+            // It is by its URL that what waits in the outbox finds its way after a restart.
+            if let Some(url) = notify.secret("url") {
+                let place = notify.place("url");
+                match urls.get(url.expose_secret()) {
+                    Some(first) => {
+                        let name = super::render::origin(url.expose_secret()).unwrap_or_default();
+                        self.say(format!("{path}.url"), place, Fault::Duplicate { name, first: first.clone() });
+                    }
+                    None => {
+                        urls.insert(url.expose_secret(), place);
+                    }
+                }
+            }
+        }
+        if let Some(gateway) = root.table("gateway") {
+            self.unique(gateway, "gateway.user", &["name"]);
+            self.known("gateway.pbx", "[[pbx]]", gateway.text("pbx"), gateway.place("pbx"), &pbxs);
+        }
+    }
+
+    /// The entries' names; those that were there before are reported. `path` ends in the list's own key.
+    fn unique(&mut self, table: &Table, path: &str, ids: &[&str]) -> Names {
+        let mut names = Names::new();
+        let list = path.rsplit('.').next().unwrap_or(path);
+        for (entry, _) in table.entries(list) {
+            let parts: Option<Vec<&str>> = ids.iter().map(|id| entry.text(id)).collect();
+            let (Some(parts), Some(last)) = (parts, ids.last()) else { continue };
+            let name = parts.join("/");
+            let place = entry.place(last);
+            match names.get(&name) {
+                Some(first) => {
+                    let fault = Fault::Duplicate { name: name.clone(), first: first.clone() };
+                    self.say(format!("{path}[{name}].{last}"), place, fault);
+                }
+                None => {
+                    names.insert(name, place);
+                }
+            }
+        }
+        names
+    }
+
+    fn known(&mut self, key: &str, what: &'static str, name: Option<&str>, place: Place, names: &Names) {
+        let Some(name) = name else { return };
+        // Without any there is another problem to be mended first.
+        if names.is_empty() && what == "[[pbx]]" || names.contains_key(name) {
+            return;
+        }
+        let nearest = check::nearest(name, names.keys().map(String::as_str)).map(ToOwned::to_owned);
+        let fault = Fault::NoSuch { what, name: name.to_owned(), nearest, known: names.keys().cloned().collect() };
+        self.say(key, place, fault);
+    }
+
+    fn api(&mut self, api: &Table) {
+        let names = self.unique(api, "api.token", &["name"]);
+        let loopback = api
+            .text("listen")
+            .and_then(|listen| listen.parse::<SocketAddr>().ok())
+            .is_none_or(|at| at.ip().is_loopback());
+        if !loopback && names.is_empty() {
+            self.say("api.listen", api.place("listen"), Fault::Exposed);
+        }
+    }
+
+    /// `[trunk.health]` may set one of the two only; the other is the general one.
+    fn flap(&mut self, path: &str, health: &Table, general: Option<&Table>) {
+        let value = |key| {
+            let own = health.table("flap").and_then(|flap| flap.number(key));
+            own.or_else(|| general?.table("flap")?.number(key))
+        };
+        let (Some(reuse), Some(suppress)) = (value("reuse"), value("suppress")) else { return };
+        let Some(flap) = health.table("flap") else { return };
+        let (key, place) = match flap.place("reuse") {
+            Place::Nowhere => ("suppress", flap.place("suppress")),
+            place @ (Place::File { .. } | Place::Variable(_)) => ("reuse", place),
+        };
+        // What the trunk does not set is reported where it is set.
+        let own = general.is_none() || flap.0.contains_key("reuse") || flap.0.contains_key("suppress");
+        if own && reuse >= suppress {
+            self.say(format!("{path}.flap.{key}"), place, Fault::ReuseNotBelowSuppress { reuse, suppress });
+        }
+    }
+
+    fn ami(&mut self, pbx: &Table) {
+        let Some(ami) = pbx.table("ami") else { return };
+        let path = format!("pbx[{}].ami", pbx.text("id").unwrap_or("?"));
+        if ami.flag("tls") == Some(false) {
+            for key in ["ca_file", "server_name"] {
+                if ami.0.contains_key(key) {
+                    self.say(format!("{path}.{key}"), ami.place(key), Fault::NeedsTls);
+                }
+            }
+        } else if let Some(file) = ami.text("ca_file")
+            && let Err(error) = File::open(file)
+        {
+            self.say(format!("{path}.ca_file"), ami.place("ca_file"), Fault::File { file: PathBuf::from(file), error });
+        }
+    }
+
+    fn trunks(&mut self, root: &Table, pbxs: &Names) {
+        let mut claimed: BTreeMap<(&str, &str, &str), (String, Place)> = BTreeMap::new();
+        for (trunk, _) in root.entries("trunk") {
+            let (Some(pbx), Some(name)) = (trunk.text("pbx"), trunk.text("name")) else { continue };
+            let id = format!("{pbx}/{name}");
+            let path = format!("trunk[{id}]");
+            self.known(&format!("{path}.pbx"), "[[pbx]]", Some(pbx), trunk.place("pbx"), pbxs);
+            for key in ["registrations", "endpoints"] {
+                for (object, place) in trunk.texts(key) {
+                    match claimed.get(&(pbx, key, object.as_str())) {
+                        Some((other, first)) => {
+                            let fault =
+                                Fault::Claimed { name: object.clone(), trunk: other.clone(), first: first.clone() };
+                            self.say(format!("{path}.{key}"), place.clone(), fault);
+                        }
+                        None => {
+                            claimed.insert((pbx, key, object), (id.clone(), place.clone()));
+                        }
+                    }
+                }
+            }
+            if let Some(health) = trunk.table("health") {
+                self.flap(&format!("{path}.health"), health, root.table("health"));
+            }
+        }
+    }
+
+    fn dialer(&mut self, dialer: &Table, place: &Place) {
+        let path = format!("dialer[{}]", dialer.text("id").unwrap_or("?"));
+        let (own, foreign, kind, needed): (_, _, _, &[&str]) = match dialer.text("kind") {
+            Some("webhook") => ("webhook", schema::MYLINEHUB_ONLY, "mylinehub", &["secret"]),
+            Some("mylinehub") => ("mylinehub", schema::WEBHOOK_ONLY, "webhook", &["username", "password"]),
+            Some(_) | None => return,
+        };
+        for key in foreign.iter().filter(|key| dialer.0.contains_key(**key)) {
+            self.say(format!("{path}.{key}"), dialer.place(key), Fault::OtherKind { kind });
+        }
+        for key in needed.iter().filter(|key| !dialer.0.contains_key(**key)) {
+            let hint = format!(": a dialer of kind \"{own}\" needs it");
+            self.say(format!("{path}.{key}"), place.clone(), Fault::Missing { hint });
+        }
+    }
+
+    fn campaign(&mut self, campaign: &Table, dialers: &Names, pbxs: &Names) {
+        let (Some(dialer), Some(id)) = (campaign.text("dialer"), campaign.text("id")) else { return };
+        let path = format!("campaign[{dialer}/{id}]");
+        self.known(&format!("{path}.dialer"), "[[dialer]]", Some(dialer), campaign.place("dialer"), dialers);
+        for key in ["trunks", "fallback", "needs_trunks"] {
+            for (trunk, place) in campaign.texts(key) {
+                let pbx = trunk.split_once('/').map(|(pbx, _)| pbx);
+                self.known(&format!("{path}.{key}"), "[[pbx]]", pbx, place.clone(), pbxs);
+            }
+        }
+    }
+}
