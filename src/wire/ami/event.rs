@@ -489,8 +489,10 @@ pub struct EndpointList {
     pub contacts: Vec<String>,
     /// Asterisk's word for the device's state. It says nothing about outbound registration.
     pub device_state: Option<String>,
-    /// Channels in use; `ActiveChannels` is a list of their names.
-    pub active_channels: Option<String>,
+    /// How many channels it has now.
+    pub active_channels: Option<u64>,
+    /// Fields that were there but could not be read.
+    pub unread: Vec<&'static str>,
 }
 
 impl EndpointList {
@@ -502,8 +504,8 @@ impl EndpointList {
     /// # Errors
     /// [`EventError::MissingField`] without `ObjectName`.
     pub fn read(message: &Message) -> Result<Self, EventError> {
-        let fields = Fields::of(message, Self::EVENT)?;
-        Ok(Self {
+        let mut fields = Fields::of(message, Self::EVENT)?;
+        let mut endpoint = Self {
             object_name: fields.text("ObjectName")?,
             transport: fields.optional("Transport"),
             aors: fields.list("Aor"),
@@ -511,8 +513,11 @@ impl EndpointList {
             outbound_auths: fields.list("OutboundAuths"),
             contacts: fields.list("Contacts"),
             device_state: fields.optional("DeviceState"),
-            active_channels: fields.optional("ActiveChannels"),
-        })
+            active_channels: fields.number("ActiveChannels"),
+            unread: Vec::new(),
+        };
+        endpoint.unread = fields.unread;
+        Ok(endpoint)
     }
 }
 
@@ -890,11 +895,11 @@ mod tests {
     #[test]
     fn endpoints_and_contacts_are_read_with_their_repetitions() {
         let endpoint = Message::from_text(
-            "Event: EndpointList\nObjectName: airtel\nTransport:\nAor: a,b\nAuths:\nOutboundAuths: x\nContacts: a/sip:1,a/sip:2\nContacts: b/sip:3,\nDeviceState: Not in use\nActiveChannels:\n",
+            "Event: EndpointList\nObjectName: airtel\nTransport:\nAor: a,b\nAuths:\nOutboundAuths: x\nContacts: a/sip:1,a/sip:2\nContacts: b/sip:3,\nDeviceState: Not in use\nActiveChannels: 2\n",
         );
         let endpoint = EndpointList::read(&endpoint).unwrap();
         assert_eq!(endpoint.contacts, ["a/sip:1", "a/sip:2", "b/sip:3"]);
-        assert_eq!((endpoint.aors.len(), endpoint.transport), (2, None));
+        assert_eq!((endpoint.aors.len(), endpoint.transport, endpoint.active_channels), (2, None, Some(2)));
         let contact = |status: &str, rtt: &str| {
             let text = format!(
                 "Event: ContactList\nObjectName: air;@0f\nUri: sip:1\nStatus: {status}\nRoundtripUsec: {rtt}\n"

@@ -72,7 +72,7 @@ pub enum LinkEvent {
     Lost {
         /// When it was noticed.
         at: Timestamp,
-        /// The last byte heard on the session that failed.
+        /// The last byte heard on the event session: from here on events may be missing.
         since: Timestamp,
         /// Why.
         error: Arc<SessionError>,

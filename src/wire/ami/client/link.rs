@@ -32,10 +32,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use super::{
     AmiSettings, Backoff, Transport,
     inbox::{Inbox, LinkEvent, LinkEvents, inbox},
-    session::{
-        CallError, Events, LoggedIn, NotSent, Refusal, Reply, Requests, Role, SessionEnd, SessionError, SessionParts,
-        open,
-    },
+    session::{CallError, Events, LoggedIn, NotSent, Refusal, Reply, Requests, Role, SessionError, SessionParts, open},
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -296,7 +293,7 @@ impl AmiLink {
         let actions = open(self.transport.as_ref(), &self.settings, Role::Actions).await?;
         let mut actions = self.spawn(actions, Role::Actions, stop);
         let events = tokio::select! {
-            end = ended_session(&mut actions.task) => return Err(end.error),
+            error = ended_session(&mut actions.task) => return Err(error),
             events = open(self.transport.as_ref(), &self.settings, Role::Events) => events?,
         };
         let banner = events.banner.clone();
@@ -311,8 +308,8 @@ impl AmiLink {
             let prepare =
                 self.prepare(&banner, actions.requests.clone(), events.requests.clone(), events.booted.clone());
             let prepared = tokio::select! {
-                end = ended_session(&mut actions.task) => return Err(ended.lost(end)),
-                end = ended_session(&mut events.task) => return Err(ended.lost(end)),
+                error = ended_session(&mut actions.task) => return Err(ended.lost(error, &events)),
+                error = ended_session(&mut events.task) => return Err(ended.lost(error, &events)),
                 prepared = prepare => prepared?,
             };
             self.shared.set_actions(Some(actions.requests.clone()));
@@ -330,13 +327,13 @@ impl AmiLink {
             self.shared.phase.send_replace(LinkPhase::Ready);
             loop {
                 tokio::select! {
-                    end = ended_session(&mut actions.task) => return Err(ended.lost(end)),
-                    end = ended_session(&mut events.task) => return Err(ended.lost(end)),
+                    error = ended_session(&mut actions.task) => return Err(ended.lost(error, &events)),
+                    error = ended_session(&mut events.task) => return Err(ended.lost(error, &events)),
                     Ok(()) = events.booted.changed() => {
                         let booted = events.booted.borrow_and_update().clone();
                         let identity = tokio::select! {
-                            end = ended_session(&mut actions.task) => return Err(ended.lost(end)),
-                            end = ended_session(&mut events.task) => return Err(ended.lost(end)),
+                            error = ended_session(&mut actions.task) => return Err(ended.lost(error, &events)),
+                            error = ended_session(&mut events.task) => return Err(ended.lost(error, &events)),
                             (identity, _) = identify(&actions.requests, self.settings.timeouts.action) => identity,
                         };
                         self.say_ready(booted, prepared.filters, identity);
@@ -349,11 +346,12 @@ impl AmiLink {
             }
             warn!("the event session is opened anew without filters");
             self.filters_dropped = true;
+            ended.lost_since = Some(*events.heard.borrow());
             let Session { task, stop: stop_session, .. } = events;
             drop(stop_session);
             let _ended = task.await;
             let anew = tokio::select! {
-                end = ended_session(&mut actions.task) => return Err(ended.lost(end)),
+                error = ended_session(&mut actions.task) => return Err(error),
                 anew = open(self.transport.as_ref(), &self.settings, Role::Events) => anew?,
             };
             events = self.spawn(anew, Role::Events, stop);
@@ -366,6 +364,7 @@ impl AmiLink {
 
     fn spawn(&self, session: LoggedIn, role: Role, stop: &CancellationToken) -> Session {
         let stop = stop.child_token();
+        let heard = watch::Sender::new(self.clock.now());
         let booted = watch::Sender::new(None);
         let boots = booted.subscribe();
         let events = match role {
@@ -378,12 +377,13 @@ impl AmiLink {
             limits: self.settings.limits,
             unknown_after: self.settings.unknown_after,
             clock: Arc::clone(&self.clock),
-            heard: self.shared.heard.clone(),
+            link_heard: self.shared.heard.clone(),
+            heard: heard.clone(),
             stop: stop.clone(),
         };
         let (requests, task) = session.start(parts);
         let task = self.tracker.spawn(task.instrument(span));
-        Session { requests, task, booted: boots, stop: stop.drop_guard() }
+        Session { requests, task, booted: boots, heard: heard.subscribe(), stop: stop.drop_guard() }
     }
 
     /// Sets filters, waits for the boot, asks who it is.
@@ -424,31 +424,30 @@ impl AmiLink {
 /// A spawned session. Dropping it stops its task.
 struct Session {
     requests: Requests,
-    task: JoinHandle<SessionEnd>,
+    task: JoinHandle<SessionError>,
     booted: watch::Receiver<Option<FullyBooted>>,
+    heard: watch::Receiver<Timestamp>,
     stop: DropGuard,
 }
 
 /// Waits for the task. Cancel safe: a task that has ended is found so the next time.
-async fn ended_session(task: &mut JoinHandle<SessionEnd>) -> SessionEnd {
-    match task.await {
-        Ok(end) => end,
-        Err(_) => SessionEnd { error: SessionError::TaskFailed, last_heard: None },
-    }
+async fn ended_session(task: &mut JoinHandle<SessionError>) -> SessionError {
+    task.await.unwrap_or(SessionError::TaskFailed)
 }
 
 /// What is known of a connection after its end.
 struct Ended {
     error: SessionError,
-    /// The last byte heard; none if it was never connected.
+    /// The last byte of the event session; none if it was never connected.
     lost_since: Option<Timestamp>,
     ready_since: Option<Instant>,
 }
 
 impl Ended {
-    fn lost(&mut self, end: SessionEnd) -> SessionError {
-        self.lost_since = end.last_heard.or(self.lost_since);
-        end.error
+    /// Either session is lost: what happened since the last byte of the event session may have been missed.
+    fn lost(&mut self, error: SessionError, events: &Session) -> SessionError {
+        self.lost_since = Some(*events.heard.borrow());
+        error
     }
 }
 

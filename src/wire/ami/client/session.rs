@@ -507,28 +507,22 @@ pub(super) enum Events {
     },
 }
 
-/// How a session ended.
-#[derive(Debug)]
-pub(super) struct SessionEnd {
-    pub(super) error: SessionError,
-    /// The last byte, by our clock; none if the task cannot tell.
-    pub(super) last_heard: Option<Timestamp>,
-}
-
 /// What the task of a session needs beside its connection.
 pub(super) struct SessionParts {
     pub(super) events: Events,
     pub(super) limits: Limits,
     pub(super) unknown_after: Duration,
     pub(super) clock: Arc<dyn Clock>,
-    /// Told of each read, for whoever shows when the PBX was last heard.
-    pub(super) heard: watch::Sender<Option<Timestamp>>,
+    /// Told of each read on any session, for whoever shows when the PBX was last heard.
+    pub(super) link_heard: watch::Sender<Option<Timestamp>>,
+    /// Told of each read on this session.
+    pub(super) heard: watch::Sender<Timestamp>,
     pub(super) stop: CancellationToken,
 }
 
 impl LoggedIn {
     /// Splits into the task to spawn and the handle to call.
-    pub(super) fn start(self, parts: SessionParts) -> (Requests, impl Future<Output = SessionEnd> + Send + 'static) {
+    pub(super) fn start(self, parts: SessionParts) -> (Requests, impl Future<Output = SessionError> + Send + 'static) {
         let (queue, requests) = mpsc::channel(parts.limits.queued_actions.max(1));
         let ids = Arc::new(self.ids);
         let last_heard = parts.clock.now();
@@ -577,12 +571,11 @@ struct Task {
 }
 
 impl Task {
-    async fn run(mut self, io: BoxedIo) -> SessionEnd {
-        let error = match self.serve(io).await {
+    async fn run(mut self, io: BoxedIo) -> SessionError {
+        match self.serve(io).await {
             Ok(never) => match never {},
             Err(error) => error,
-        };
-        SessionEnd { error, last_heard: Some(self.last_heard) }
+        }
     }
 
     async fn serve(&mut self, io: BoxedIo) -> Result<std::convert::Infallible, SessionError> {
@@ -605,7 +598,8 @@ impl Task {
                     }
                     self.heard = Instant::now();
                     self.last_heard = self.parts.clock.now();
-                    self.parts.heard.send_replace(Some(self.last_heard));
+                    self.parts.heard.send_replace(self.last_heard);
+                    self.parts.link_heard.send_replace(Some(self.last_heard));
                     self.drain()?;
                 }
                 sent = send(&mut writer, &mut self.outgoing, &mut self.unflushed), if !self.outgoing.is_empty() || self.unflushed => {

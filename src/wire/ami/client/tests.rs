@@ -19,7 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::session::md5_key;
 use super::*;
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SystemClock, Timestamp, after, between},
     wire::ami::{
         action::Action,
         codec::{DecodeError, DecodeLimits, Decoder, Frame},
@@ -127,6 +127,16 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Peer<T> {
     }
 }
 
+/// Wall time that goes with the paused time of the runtime.
+#[derive(Debug)]
+struct PausedClock(Instant);
+
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        after(Timestamp::UNIX_EPOCH, self.0.elapsed())
+    }
+}
+
 /// A link and the test's side of it.
 struct Bench {
     handle: LinkHandle,
@@ -152,7 +162,7 @@ impl Bench {
         let (accept, accepted) = mpsc::unbounded_channel();
         let pipes = Arc::new(Pipes { accepted: accept, refuse: Mutex::new(false), security });
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(PausedClock(Instant::now()));
         let transport: Arc<dyn Transport> = Arc::clone(&pipes) as _;
         let (handle, events) = AmiLink::start(settings, transport, clock, &tracker, stop.clone());
         Self { handle, events, accepted, pipes, tracker, stop }
@@ -373,8 +383,9 @@ async fn a_half_open_link_is_asked_and_then_lost_within_unknown_after_of_the_las
         asked
     };
     let lost = async {
-        let LinkEvent::Lost { error, .. } = bench.event().await else { panic!("lost") };
+        let LinkEvent::Lost { error, at, since } = bench.event().await else { panic!("lost") };
         assert!(matches!(*error, SessionError::Silent { .. }), "{error:?}");
+        assert_about(between(since, at), 15.0);
         last_byte.elapsed()
     };
     let (asked, lost, ()) = tokio::join!(deaf, lost, answering);
@@ -398,7 +409,8 @@ async fn a_link_whose_actions_are_dead_is_lost_though_events_flow() {
     };
     let lost = async {
         loop {
-            if let LinkEvent::Lost { .. } = bench.event().await {
+            if let LinkEvent::Lost { at, since, .. } = bench.event().await {
+                assert!(between(since, at) <= seconds(1.1), "events came until a moment ago");
                 break start.elapsed();
             }
         }
