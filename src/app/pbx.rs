@@ -533,7 +533,8 @@ async fn read_contacts(
                 lists.contacts.extend(items_of(&items, ListedContact::EVENT, read));
                 lists.contacts_of.insert(endpoint);
             }
-            // It went away in between, or the right is missing.
+            // It went away in between; or nobody answers for any.
+            Ok(None) if matches!(rights.contacts, Permission::Denied | Permission::Absent) => break,
             Ok(None) => {}
             Err(unread) => return Read { ticket, rights, outcome: Err(unread) },
         }

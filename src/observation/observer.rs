@@ -55,7 +55,7 @@ pub const DEAF_AFTER: Duration = Duration::from_secs(2);
 /// An attempt overdue by more than this is not in flight any more: an unanswered one ends after 32 s
 /// (`pjsip_config.xml`, `timer_b`), and the column shows whole seconds.
 pub const GAVE_UP_AFTER: Duration = Duration::from_secs(35);
-/// A round trip above this counts as slow; only crossing it is worth a fact.
+/// A round trip of this and more counts as slow, here as in the health fold; only crossing it is worth a fact.
 pub const SLOW_ROUND_TRIP: Duration = Duration::from_millis(1500);
 /// The first wait after a list could not be read; it doubles up to [`RETRY_AT_MOST`].
 pub const RETRY_FIRST: Duration = Duration::from_millis(500);
@@ -966,7 +966,7 @@ impl Observer {
             return;
         };
         let before = self.said_contacts.get(&key).copied().flatten();
-        let slow = |rtt: Option<Duration>| rtt.is_some_and(|rtt| rtt > SLOW_ROUND_TRIP);
+        let slow = |rtt: Option<Duration>| rtt.is_some_and(|rtt| rtt >= SLOW_ROUND_TRIP);
         let differs = before.is_none_or(|(last, took)| last != status || slow(took) != slow(rtt));
         if !differs && !full {
             return;
