@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use secrecy::ExposeSecret as _;
 use tokio::{
     net::TcpListener,
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, broadcast, mpsc, oneshot, watch},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::{self, Access, ApiState, Phase, Readiness, Submission, Token},
     clock::Clock,
-    decision::{Board, ControlPolicy, Gate, Input, PbxFact},
+    decision::{Board, ControlPolicy, Gate, Input, Outcome, PbxFact},
     effect::outbox::{Dispatcher, OutboxPolicy, Recipients},
     ids::PbxId,
     store::{self, Retention, Store},
@@ -36,6 +36,8 @@ use crate::{
 
 /// How many requests for a decision may wait for the loop; more are refused.
 const SUBMISSIONS: usize = 256;
+/// How many committed outcomes a listener may be behind.
+const COMMITTED: usize = 1024;
 /// How often what is older than the retention is deleted.
 const PRUNE: Duration = Duration::from_secs(3600);
 /// How long each stage of stopping may take before what still runs is named and left.
@@ -79,6 +81,7 @@ pub struct Controller {
     inputs: mpsc::Sender<Input>,
     submissions: mpsc::Sender<Submission>,
     recipients: watch::Sender<Arc<Recipients>>,
+    committed: broadcast::Sender<Arc<Outcome>>,
     pbxs: tokio::sync::Mutex<Vec<Watched>>,
     intake: Stage,
     dispatch: Stage,
@@ -151,6 +154,7 @@ impl Controller {
         let (inputs, inputs_rx) = mpsc::channel(steps::INPUTS);
         let (submissions, submissions_rx) = mpsc::channel(SUBMISSIONS);
         let (recipients, recipients_rx) = watch::channel(Arc::new(parameters.recipients));
+        let (committed, _) = broadcast::channel(COMMITTED);
         let nudge = Arc::new(Notify::new());
         let ready = Readiness::new();
         let (intake, dispatch, deciding) = (Stage::default(), Stage::default(), Stage::default());
@@ -166,6 +170,7 @@ impl Controller {
             store: Arc::clone(&store),
             gate: gate_tx,
             nudge: Arc::clone(&nudge),
+            committed: committed.clone(),
             ready: ready.clone(),
             clock: Arc::clone(&clock),
         };
@@ -182,6 +187,7 @@ impl Controller {
             inputs,
             submissions,
             recipients,
+            committed,
             pbxs: tokio::sync::Mutex::default(),
             intake,
             dispatch,
@@ -277,10 +283,16 @@ impl Controller {
         self.decide(Input::Pbx { pbx: watched.settings.pbx, at, fact }).await
     }
 
-    /// How it stands with each PBX.
-    pub async fn pbxs(&self) -> Vec<(PbxId, PbxStatus)> {
+    /// How it stands with each PBX, now and from now on.
+    pub async fn pbx_statuses(&self) -> Vec<(PbxId, watch::Receiver<PbxStatus>)> {
         let pbxs = self.pbxs.lock().await;
-        pbxs.iter().map(|one| (one.settings.pbx.clone(), one.handle.status().borrow().clone())).collect()
+        pbxs.iter().map(|one| (one.settings.pbx.clone(), one.handle.status())).collect()
+    }
+
+    /// What is committed from now on.
+    #[must_use]
+    pub fn committed(&self) -> broadcast::Receiver<Arc<Outcome>> {
+        self.committed.subscribe()
     }
 
     /// Takes a configuration that was read again: decisions, recipients and tokens from now on; PBXs whose connection

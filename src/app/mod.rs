@@ -1,9 +1,13 @@
 //! The composition root: what is started, in which order, and stopped again.
 
+pub mod check;
 pub mod controller;
+pub mod demo;
 mod outbox;
+pub mod parameters;
 pub mod pbx;
 pub mod replay;
+pub mod run;
 pub mod steps;
 
 pub use controller::{Controller, Parameters};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, mpsc, oneshot},
+    sync::{Notify, broadcast, mpsc, oneshot},
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ pub struct Committer {
     pub gate: GateTx,
     /// Notified when there is something to send, or to send next.
     pub nudge: Arc<Notify>,
+    /// Told what was committed; who listens too slowly misses some.
+    pub committed: broadcast::Sender<Arc<Outcome>>,
     /// Told whether the store answers.
     pub ready: Readiness,
     /// What time it is.
@@ -152,8 +154,15 @@ impl Committer {
                     done.send(Ok(())).ok();
                 }
             }
-            if outcomes.iter().any(|outcome| !outcome.messages.is_empty() || !outcome.settled.is_empty()) {
+            let sends = |outcome: &Outcome| !outcome.messages.is_empty() || !outcome.settled.is_empty();
+            if outcomes.iter().any(sends) {
                 self.nudge.notify_one();
+            }
+            if self.committed.receiver_count() > 0 {
+                for outcome in outcomes {
+                    // Nobody listens any more: nothing to tell.
+                    self.committed.send(Arc::new(outcome)).ok();
+                }
             }
         }
     }

@@ -1,44 +1,183 @@
 //! The commands that work on this machine: they start the controller, read its configuration, or need nothing at all.
 
-use std::{fmt::Write as _, path::Path, time::Duration};
+use std::{
+    fmt::Write as _,
+    io::BufRead as _,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
+use anyhow::Context as _;
 use serde_json::json;
 
-use super::{FAILED, Failure, OK, print};
-use crate::api::{Role, auth};
+use super::{CONFIGURATION, FAILED, Failure, OK, print};
+use crate::{
+    api::{Role, auth},
+    app::{self, check::Level, replay::Replay},
+    clock::{Clock, SystemClock},
+    config::Config,
+    store::{self, JournalRow},
+    telemetry::{self, LogSettings},
+};
 
-fn not_wired(command: &str) -> Failure {
-    Failure::new(FAILED, anyhow::anyhow!("`{command}` is not wired"))
+/// How long the demo takes when nobody says.
+const DEMO: Duration = Duration::from_secs(40);
+/// How a SQLite file begins.
+const SQLITE: [u8; 16] = *b"SQLite format 3\0";
+/// Journal rows read at once.
+const JOURNAL_PAGE: u32 = 1000;
+
+/// The configuration, or why it cannot be used: exit code 64, before any port or store is opened.
+fn load(file: Option<&Path>) -> Result<Config, Failure> {
+    Config::load(file, std::env::vars()).map_err(|error| Failure::new(CONFIGURATION, error))
+}
+
+fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
 }
 
 /// `run`: until a signal stops it.
-pub(super) async fn run(_config: Option<&Path>) -> Result<u8, Failure> {
-    Err(not_wired("run"))
+pub(super) async fn run(file: Option<&Path>) -> Result<u8, Failure> {
+    let config = load(file)?;
+    let log = config.log.clone().with_variables(std::env::vars());
+    telemetry::init(&log.map_err(|error| Failure::new(CONFIGURATION, error))?)?;
+    app::run::run(config, file).await?;
+    Ok(OK)
 }
 
 /// `demo`: the whole story, in so long.
-pub(super) async fn demo(_lasting: Option<Duration>) -> Result<u8, Failure> {
-    Err(not_wired("demo"))
+pub(super) async fn demo(lasting: Option<Duration>) -> Result<u8, Failure> {
+    // The story is told on standard output; the log would tell it twice.
+    let log = LogSettings { filter: "warn".to_owned(), ..LogSettings::default() };
+    telemetry::init(&log.with_variables(std::env::vars())?)?;
+    app::demo::demo(lasting.unwrap_or(DEMO)).await?;
+    Ok(OK)
 }
 
 /// `check`: the configuration, the links, and what is missing on the other side.
-pub(super) async fn check(_config: Option<&Path>, _json: bool) -> Result<u8, Failure> {
-    Err(not_wired("check"))
+pub(super) async fn check(file: Option<&Path>, json: bool) -> Result<u8, Failure> {
+    let config = load(file)?;
+    let checks = app::check::check(&config, &clock()).await;
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&checks)?))?;
+    } else {
+        print("ok       configuration  every key is known and fits\n")?;
+        for check in &checks {
+            print(&format!("{:<8} {:<14} {}\n", check.level, check.of, check.found))?;
+            for line in check.fix.lines() {
+                print(&format!("{:24}{line}\n", ""))?;
+            }
+        }
+    }
+    let bad = checks.iter().any(|check| check.level == Level::Problem);
+    Ok(if bad { FAILED } else { OK })
 }
 
 /// `config`: what is in force, masked.
-pub(super) fn config(_config: Option<&Path>, _json: bool) -> Result<u8, Failure> {
-    Err(not_wired("config"))
+pub(super) fn config(file: Option<&Path>, json: bool) -> Result<u8, Failure> {
+    let text = load(file)?.render_masked();
+    if json {
+        let tree: toml::Value = toml::from_str(&text)?;
+        print(&format!("{}\n", serde_json::to_string_pretty(&tree)?))?;
+    } else {
+        print(&text)?;
+    }
+    Ok(OK)
 }
 
 /// `migrate`: the store's schema.
-pub(super) async fn migrate(_config: Option<&Path>) -> Result<u8, Failure> {
-    Err(not_wired("migrate"))
+pub(super) async fn migrate(file: Option<&Path>) -> Result<u8, Failure> {
+    let config = load(file)?;
+    let migrated = store::migrate(&config.store.url).await?;
+    let before = migrated.from.map_or_else(|| "nothing".to_owned(), |version| format!("version {version}"));
+    if migrated.from == Some(migrated.to) {
+        print(&format!("the store's schema is up to date: version {}\n", migrated.to))?;
+    } else {
+        print(&format!("the store's schema was brought from {before} to version {}\n", migrated.to))?;
+    }
+    Ok(OK)
 }
 
-/// `replay`: a journal, decided again.
-pub(super) async fn replay(_file: &Path, _json: bool) -> Result<u8, Failure> {
-    Err(not_wired("replay"))
+/// `replay`: a journal, decided again. The journal is a store's file, or lines of JSON.
+pub(super) async fn replay(file: &Path, json: bool) -> Result<u8, Failure> {
+    let mut replay = Replay::default();
+    let head = read_head(file).with_context(|| format!("{} cannot be read", file.display()))?;
+    if head == SQLITE {
+        // Looking at a journal must not change it: what is replayed is a copy.
+        let place = tempfile::tempdir()?;
+        let copy = place.path().join("journal.db");
+        for suffix in ["", "-wal"] {
+            let from = PathBuf::from(format!("{}{suffix}", file.display()));
+            if from.exists() {
+                std::fs::copy(&from, format!("{}{suffix}", copy.display()))
+                    .with_context(|| format!("{} cannot be copied", from.display()))?;
+            }
+        }
+        let store = store::open(&format!("sqlite:{}", copy.display())).await?;
+        let mut after = 0;
+        loop {
+            let rows = store.journal(after, JOURNAL_PAGE).await?;
+            let Some(last) = rows.last() else { break };
+            after = last.seq;
+            for row in &rows {
+                told(&mut replay, row, json)?;
+            }
+        }
+        store.close().await;
+    } else {
+        let lines = std::io::BufReader::new(std::fs::File::open(file)?).lines();
+        for (number, line) in (1..).zip(lines) {
+            let named = || format!("line {number} of {} is no journal row", file.display());
+            let line = line.with_context(named)?;
+            if !line.trim().is_empty() {
+                let row: JournalRow = serde_json::from_str(&line).with_context(named)?;
+                told(&mut replay, &row, json)?;
+            }
+        }
+    }
+    replay.end();
+    let differences = replay.differences.len();
+    for difference in &replay.differences {
+        print(&format!("DIFFERENT  {difference}\n"))?;
+    }
+    if !json {
+        print(&format!(
+            "{} inputs of {} runs replayed, {differences} decisions came out differently{}\n",
+            replay.inputs,
+            replay.starts,
+            if replay.skipped > 0 { format!("; {} rows before the first start were skipped", replay.skipped) } else { String::new() },
+        ))?;
+    }
+    if replay.starts == 0 {
+        return Err(anyhow::anyhow!("{} has no start row, so there is nothing to replay from", file.display()).into());
+    }
+    Ok(if differences == 0 { OK } else { FAILED })
+}
+
+fn told(replay: &mut Replay, row: &JournalRow, json: bool) -> Result<(), Failure> {
+    for event in replay.row(row)? {
+        if json {
+            print(&format!("{}\n", serde_json::to_string(&event)?))?;
+        } else {
+            print(&format!("{:.3}  {:<16} {}\n", event.at, event.kind, event.data))?;
+        }
+    }
+    Ok(())
+}
+
+fn read_head(file: &Path) -> std::io::Result<[u8; 16]> {
+    use std::io::Read as _;
+    let mut head = [0; 16];
+    let mut file = std::fs::File::open(file)?;
+    let mut filled = 0;
+    while filled < head.len() {
+        match file.read(&mut head[filled..])? {
+            0 => break,
+            read => filled += read,
+        }
+    }
+    Ok(head)
 }
 
 /// `token new`: 256 random bits, and the lines that let them in.

@@ -263,9 +263,11 @@ fn history_6_a_lost_link_holds_at_15_and_pauses_at_60() {
     let medium = [vec![lost(0.0)], back(40.0, Registered).to_vec()].concat();
     assert_eq!(
         one().run(&medium, 200.0).without_gate(),
-        [(15.0, "hold pbx1/airtel"), (40.0, "pause 7"), (70.0, "release pbx1/airtel"), (70.0, "resume 7")],
-        "listed again it is unstable, which a dialer need not wait for"
+        [(15.0, "hold pbx1/airtel"), (70.0, "release pbx1/airtel")],
+        "seen again and registered, it recovers: nothing failed that would be worth a pause"
     );
+    let failed = [vec![lost(0.0)], back(40.0, Rejected).to_vec()].concat();
+    assert_eq!(one().run(&failed, 50.0).without_gate(), [(15.0, "hold pbx1/airtel"), (40.0, "pause 7")]);
     let run = one().run(&[lost(0.0)], 20.0);
     let said = &run.board.trunk(&trunk("airtel")).unwrap().gate.reason;
     assert!(said.contains("unknown") && said.contains(&format!("{:.0}", noon(0.0))), "it says since when: {said}");

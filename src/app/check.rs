@@ -1,0 +1,220 @@
+//! `check`: connects as `run` would, and says what is missing on the other side and which lines to add.
+//!
+//! Nothing is changed and nothing is sent to a dialer. What the AMI user may do is learned by doing what the controller
+//! does; so what `check` finds is what `run` will find.
+
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    parameters,
+    pbx::{Permission, PbxSettings, PbxStatus, watch_pbx},
+};
+use crate::{
+    clock::Clock,
+    config::Config,
+    ids::TrunkId,
+    wire::ami::{
+        action::Action,
+        client::{FilterState, TcpTransport, Tls},
+    },
+};
+
+/// How long a PBX may take to be listed. A booting Asterisk is ready in half of it.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a question about a module may take.
+const MODULE_PATIENCE: Duration = Duration::from_secs(5);
+/// Modules without which there is nothing to watch.
+const MODULES: [&str; 2] = ["res_pjsip.so", "res_pjsip_outbound_registration.so"];
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// It works, with less to see.
+    Warning,
+    /// It does not work.
+    Problem,
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Good => "ok",
+            Self::Warning => "warning",
+            Self::Problem => "PROBLEM",
+        })
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// How it is.
+    pub level: Level,
+    /// What was looked at: a PBX, a campaign, the API.
+    pub of: String,
+    /// What was found.
+    pub found: String,
+    /// What to change, with the lines to add; empty where nothing need be.
+    pub fix: String,
+}
+
+/// Looks at everything `config` names.
+pub async fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut known = BTreeSet::new();
+    let mut blind = BTreeSet::new();
+    for settings in parameters::pbxs(config) {
+        let name = settings.pbx.as_str().to_owned();
+        match connect(settings, clock).await {
+            Connected::Status(status, modules) => {
+                known.extend(status.directory.trunks().iter().map(|trunk| trunk.id.clone()));
+                checks.extend(judge(&name, &status, &modules));
+            }
+            Connected::Failed(found) => {
+                blind.insert(name.clone());
+                let fix = manager_lines(&name, config);
+                checks.push(Check { level: Level::Problem, of: name, found, fix });
+            }
+        }
+    }
+    let seen = |trunk: &TrunkId| known.contains(trunk) || blind.contains(trunk.pbx_str());
+    for campaign in &config.campaigns {
+        for trunk in campaign.trunks.iter().filter(|trunk| !seen(trunk)) {
+            checks.push(Check {
+                level: Level::Problem,
+                of: format!("campaign {}", campaign.key),
+                found: format!("{trunk} is not known on its PBX, so the campaign is held"),
+                fix: format!("correct campaign.trunks; known there: {}", near(trunk, &known)),
+            });
+        }
+    }
+    checks
+}
+
+fn near(trunk: &TrunkId, known: &BTreeSet<TrunkId>) -> String {
+    let mut there: Vec<&TrunkId> = known.iter().filter(|other| other.pbx_str() == trunk.pbx_str()).collect();
+    there.sort_by(|a, b| {
+        let like = |id: &TrunkId| strsim::jaro_winkler(id.name(), trunk.name());
+        like(b).total_cmp(&like(a))
+    });
+    let names: Vec<&str> = there.iter().take(5).map(|id| id.as_str()).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+enum Connected {
+    Status(Box<PbxStatus>, Vec<&'static str>),
+    Failed(String),
+}
+
+/// Watches the PBX until it was listed once, and asks for the modules.
+async fn connect(settings: PbxSettings, clock: &Arc<dyn Clock>) -> Connected {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let (address, tls) = (settings.ami.address.clone(), settings.ami.tls.clone());
+    let transport = match TcpTransport::new(address.clone(), &tls) {
+        Ok(transport) => Arc::new(transport),
+        Err(error) => return Connected::Failed(super::steps::chain(&error)),
+    };
+    let (facts, mut sink) = mpsc::channel(1024);
+    let handle = watch_pbx(settings, transport, Arc::clone(clock), &tracker, stop.clone(), facts);
+    tracker.spawn(async move { while sink.recv().await.is_some() {} });
+    let mut status = handle.status();
+    // An error may pass (a restart); a refused login does not, within our patience.
+    let listed = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let now = status.borrow_and_update().clone();
+            let refused = *handle.link.phase().borrow() == crate::wire::ami::client::LinkPhase::Refused;
+            if now.listed || refused || status.changed().await.is_err() {
+                return now.listed;
+            }
+        }
+    });
+    let listed = listed.await.unwrap_or(false);
+    let connected = if listed {
+        let mut missing = Vec::new();
+        for module in MODULES {
+            if let Ok(action) = Action::module_check(module)
+                && let Ok(reply) = handle.link.call_within(&action, MODULE_PATIENCE).await
+                && reply.response.is_error()
+            {
+                missing.push(module);
+            }
+        }
+        let status = status.borrow().clone();
+        Connected::Status(Box::new(status), missing)
+    } else {
+        let error = status.borrow().error.clone();
+        let error = error.unwrap_or_else(|| format!("nothing answered within {} s", PATIENCE.as_secs()));
+        let hint = match tls {
+            Tls::Off => "",
+            Tls::On { .. } => " (with TLS)",
+        };
+        Connected::Failed(format!("AMI at {address}{hint}: {error}"))
+    };
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    connected
+}
+
+fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut say = |level, found: String, fix: &str| {
+        checks.push(Check { level, of: pbx.to_owned(), found, fix: fix.to_owned() });
+    };
+    let version = status.identity.asterisk_version.as_deref().unwrap_or("(version not told)");
+    let ami = status.version.as_deref().unwrap_or("?");
+    let trunks = status.directory.trunks().len();
+    let noun = if trunks == 1 { "trunk" } else { "trunks" };
+    say(Level::Good, format!("connected: Asterisk {version}, AMI {ami}, {trunks} {noun}"), "");
+    for module in modules {
+        let fix = format!("asterisk -rx \"module load {module}\", and load = {module} in modules.conf");
+        say(Level::Problem, format!("{module} is not loaded"), &fix);
+    }
+    let rights = &status.rights;
+    let lacks = |permission: Permission| matches!(permission, Permission::Denied | Permission::Absent);
+    let needs = [
+        (rights.events, Level::Problem, "events of class system: changes are seen in lists only, up to `reconcile` late", "read = system"),
+        (rights.registrations, Level::Problem, "PJSIPShowRegistrationsOutbound: nothing can be watched", "write = reporting"),
+        (rights.endpoints, Level::Warning, "PJSIPShowEndpoints: endpoints are guessed from names", "write = system"),
+        (rights.contacts, Level::Warning, "PJSIPShowEndpoint: contacts are known once they change", "write = system"),
+        (rights.filter, Level::Warning, "Filter: a busy PBX sends more than is read", "write = system"),
+        (rights.command, Level::Warning, "Command: that Asterisk gave up is known by its silence only", "write = command"),
+    ];
+    let mut missing = BTreeSet::new();
+    for (permission, level, without, right) in needs {
+        if lacks(permission) {
+            say(level, format!("the AMI user may not do without: {without}"), &format!("add `{right}` to the user in manager.conf"));
+            missing.insert(right);
+        }
+    }
+    if !missing.is_empty() {
+        let lines = "manager.conf, the user's section should have at least:\n    read = system,call,security\n    \
+                     write = system,reporting,command\n    writetimeout = 5000\nthen: asterisk -rx \"manager reload\", \
+                     which counts for connections made after it";
+        say(Level::Warning, "some rights are missing".to_owned(), lines);
+    }
+    if status.filters == Some(FilterState::Off) {
+        say(Level::Warning, "this Asterisk does not know event filters: all events of the classes are sent".to_owned(), "");
+    }
+    for finding in &status.findings {
+        say(Level::Warning, finding.to_string(), "");
+    }
+    checks
+}
+
+/// The section an AMI user needs, for a PBX that cannot be reached or refuses the login.
+fn manager_lines(pbx: &str, config: &Config) -> String {
+    let user = config.pbxs.iter().find(|known| known.id.as_str() == pbx).map_or("trunkwarden", |known| &known.ami.username);
+    format!(
+        "is Asterisk running, and does manager.conf have this?\n    [general]\n    enabled = yes\n    bindaddr = 127.0.0.1\n    \
+         [{user}]\n    secret = (the same as in pbx[{pbx}].ami.secret)\n    read = system,call,security\n    \
+         write = system,reporting,command\n    writetimeout = 5000\nthen: asterisk -rx \"manager reload\""
+    )
+}

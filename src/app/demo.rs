@@ -1,0 +1,115 @@
+//! `demo`: the whole story on simulated servers, with the controller that `run` starts.
+
+use std::{
+    io::{self, IsTerminal as _},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use tokio::{net::TcpListener, sync::mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Controller, Parameters};
+use crate::{
+    clock::{Clock, SystemClock},
+    config::Config,
+    sim::{
+        demo::{Demo, Seen},
+        narrate::Style,
+    },
+};
+
+/// Where the API listens, if nothing else does.
+const PORT: u16 = 8480;
+/// How long the simulated PBX may take to be listed; it takes milliseconds.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Decisions that may wait to be printed.
+const LINES: usize = 1024;
+
+/// Tells the story in `lasting`.
+///
+/// # Errors
+/// Something cannot be started, or standard output is closed.
+pub async fn demo(lasting: Duration) -> Result<()> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let demo = Demo::start(lasting, &tracker, stop.clone()).await.context("the simulated servers cannot start")?;
+    let place = tempfile::tempdir().context("no temporary directory can be made")?;
+    let store = format!("sqlite:{}", place.path().join("demo.db").display());
+    let file = place.path().join("trunkwarden.toml");
+    std::fs::write(&file, demo.configuration(&store, free_address().await?))
+        .context("the demo's configuration cannot be written")?;
+    let config = Config::load(Some(&file), std::iter::empty())?;
+    let controller = Controller::start(Parameters::of(&config, &clock)?, Arc::clone(&clock)).await?;
+    let (lines, seen) = mpsc::channel(LINES);
+    tracker.spawn(forward(controller.committed(), lines, stop.clone()));
+    listed(&controller).await?;
+
+    let interrupted = CancellationToken::new();
+    let story = async {
+        let terminal = io::stdout().is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let style = Style { colour, signs: terminal };
+        let api = format!("http://{}/api/v1/trunks", controller.address);
+        demo.run(seen, &api, style, &*clock, &mut io::stdout(), &interrupted).await
+    };
+    let told = tokio::select! {
+        told = story => told.map(|_| ()),
+        pressed = tokio::signal::ctrl_c() => pressed,
+    };
+    controller.stop().await;
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
+    // Who closes the pipe has seen enough.
+    match told {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("the story could not be printed"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+async fn free_address() -> Result<SocketAddr> {
+    let wanted = SocketAddr::from(([127, 0, 0, 1], PORT));
+    if TcpListener::bind(wanted).await.is_ok() {
+        return Ok(wanted);
+    }
+    let any = TcpListener::bind(("127.0.0.1", 0)).await.context("no port is free on loopback")?;
+    any.local_addr().context("a listener has no address")
+}
+
+/// Hands committed decisions to the narrator. When it is too slow some are left out, which a demo can bear.
+async fn forward(
+    mut committed: tokio::sync::broadcast::Receiver<Arc<crate::decision::Outcome>>,
+    lines: mpsc::Sender<Seen>,
+    stop: CancellationToken,
+) {
+    use tokio::sync::broadcast::error::RecvError;
+    loop {
+        let outcome = tokio::select! {
+            () = stop.cancelled() => return,
+            outcome = committed.recv() => match outcome {
+                Ok(outcome) => outcome,
+                Err(RecvError::Lagged(_)) => continue,
+                Err(RecvError::Closed) => return,
+            },
+        };
+        let records = outcome.records.iter().cloned().map(Seen::Record);
+        for seen in records.chain(outcome.events.iter().cloned().map(Seen::Event)) {
+            if lines.send(seen).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+async fn listed(controller: &Controller) -> Result<()> {
+    for (pbx, mut status) in controller.pbx_statuses().await {
+        let wait = tokio::time::timeout(PATIENCE, status.wait_for(|status| status.listed));
+        if wait.await.is_err() {
+            bail!("{pbx} was not listed within {PATIENCE:?}");
+        }
+    }
+    Ok(())
+}
