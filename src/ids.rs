@@ -45,9 +45,9 @@ pub enum NameError {
     },
 }
 
-/// The longest name accepted, in bytes. Asterisk's URIs are limited to 256 (`PJSIP_MAX_URL_SIZE`); object names are
-/// section names of a configuration file, which stay well below.
-const LONGEST: usize = 256;
+/// The longest name accepted, in bytes. Asterisk's URIs are limited to 256, with some builds to 512 (`PJSIP_MAX_URL_SIZE`
+/// in `config_site.h`); object names are section names of a configuration file, which stay well below.
+const LONGEST: usize = 512;
 
 /// Control characters would break a log line or an AMI header; anything else may be in an Asterisk object's name.
 fn check(kind: &'static str, text: &str, allowed: impl Fn(char) -> bool) -> Result<(), NameError> {
@@ -274,7 +274,7 @@ mod tests {
         assert!(matches!(TrunkId::try_from("pbx1/a\r\nAction: x"), Err(NameError::Character { found: '\r', .. })));
         assert!(PbxId::try_from("p/1").is_err());
         assert!(RegistrationName::try_from("").is_err());
-        assert!(EndpointName::try_from("x".repeat(257).as_str()).is_err());
+        assert!(EndpointName::try_from("x".repeat(513).as_str()).is_err());
     }
 
     #[test]

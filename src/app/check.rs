@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     parameters,
-    pbx::{Permission, PbxSettings, PbxStatus, watch_pbx},
+    pbx::{PbxSettings, PbxStatus, Permission, watch_pbx},
 };
 use crate::{
     clock::Clock,
@@ -180,17 +180,36 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
     let rights = &status.rights;
     let lacks = |permission: Permission| matches!(permission, Permission::Denied | Permission::Absent);
     let needs = [
-        (rights.events, Level::Problem, "events of class system: changes are seen in lists only, up to `reconcile` late", "read = system"),
-        (rights.registrations, Level::Problem, "PJSIPShowRegistrationsOutbound: nothing can be watched", "write = reporting"),
+        (
+            rights.events,
+            Level::Problem,
+            "events of class system: changes are seen in lists only, up to `reconcile` late",
+            "read = system",
+        ),
+        (
+            rights.registrations,
+            Level::Problem,
+            "PJSIPShowRegistrationsOutbound: nothing can be watched",
+            "write = reporting",
+        ),
         (rights.endpoints, Level::Warning, "PJSIPShowEndpoints: endpoints are guessed from names", "write = system"),
         (rights.contacts, Level::Warning, "PJSIPShowEndpoint: contacts are known once they change", "write = system"),
         (rights.filter, Level::Warning, "Filter: a busy PBX sends more than is read", "write = system"),
-        (rights.command, Level::Warning, "Command: that Asterisk gave up is known by its silence only", "write = command"),
+        (
+            rights.command,
+            Level::Warning,
+            "Command: that Asterisk gave up is known by its silence only",
+            "write = command",
+        ),
     ];
     let mut missing = BTreeSet::new();
     for (permission, level, without, right) in needs {
         if lacks(permission) {
-            say(level, format!("the AMI user may not do without: {without}"), &format!("add `{right}` to the user in manager.conf"));
+            say(
+                level,
+                format!("the AMI user may not do without: {without}"),
+                &format!("add `{right}` to the user in manager.conf"),
+            );
             missing.insert(right);
         }
     }
@@ -201,7 +220,11 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
         say(Level::Warning, "some rights are missing".to_owned(), lines);
     }
     if status.filters == Some(FilterState::Off) {
-        say(Level::Warning, "this Asterisk does not know event filters: all events of the classes are sent".to_owned(), "");
+        say(
+            Level::Warning,
+            "this Asterisk does not know event filters: all events of the classes are sent".to_owned(),
+            "",
+        );
     }
     for finding in &status.findings {
         say(Level::Warning, finding.to_string(), "");
@@ -211,7 +234,8 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
 
 /// The section an AMI user needs, for a PBX that cannot be reached or refuses the login.
 fn manager_lines(pbx: &str, config: &Config) -> String {
-    let user = config.pbxs.iter().find(|known| known.id.as_str() == pbx).map_or("trunkwarden", |known| &known.ami.username);
+    let user =
+        config.pbxs.iter().find(|known| known.id.as_str() == pbx).map_or("trunkwarden", |known| &known.ami.username);
     format!(
         "is Asterisk running, and does manager.conf have this?\n    [general]\n    enabled = yes\n    bindaddr = 127.0.0.1\n    \
          [{user}]\n    secret = (the same as in pbx[{pbx}].ami.secret)\n    read = system,call,security\n    \

@@ -362,9 +362,10 @@ impl Watcher {
                 self.down(&error);
                 self.observer.lost(at, since, &error)
             }
-            LinkEvent::ConnectFailed { error, .. } => {
-                self.down(&chain(error.as_ref()));
-                Told::default()
+            LinkEvent::ConnectFailed { at, error, .. } => {
+                let error = chain(error.as_ref());
+                self.down(&error);
+                self.observer.unreachable(at, &error)
             }
             LinkEvent::LoginRefused { at, refusal, .. } => {
                 let error = refusal.to_string();

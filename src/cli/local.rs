@@ -146,7 +146,11 @@ pub(super) async fn replay(file: &Path, json: bool) -> Result<u8, Failure> {
             "{} inputs of {} runs replayed, {differences} decisions came out differently{}\n",
             replay.inputs,
             replay.starts,
-            if replay.skipped > 0 { format!("; {} rows before the first start were skipped", replay.skipped) } else { String::new() },
+            if replay.skipped > 0 {
+                format!("; {} rows before the first start were skipped", replay.skipped)
+            } else {
+                String::new()
+            },
         ))?;
     }
     if replay.starts == 0 {

@@ -230,7 +230,9 @@ impl Step<'_> {
             let hold = record.hold()?;
             // What began with our own blindness is given the patience for that, until the trunk is seen to fail.
             let unseen = match (&hold.by, record.health.status, &record.health.reason) {
-                (By::Policy, Health::Unknown, Reason::PbxUnheard { since } | Reason::NotListed { since }) => Some(*since),
+                (By::Policy, Health::Unknown, Reason::PbxUnheard { since } | Reason::NotListed { since }) => {
+                    Some(*since)
+                }
                 (By::Policy, Health::Unstable, Reason::Recovering { .. }) if hold.health == Health::Unknown => {
                     Some(hold.since)
                 }

@@ -154,6 +154,10 @@ impl Step<'_> {
                 self.pbx_state(pbx, "lost", Some(error));
                 self.see_all_of(pbx, &Fact::LinkLost { last_heard: *last_heard });
             }
+            PbxFact::Unreachable { error } => {
+                self.record(scope, EntryKind::Pbx, "link", "lost", at, json!({ "error": error }));
+                self.pbx_state(pbx, "lost", Some(error));
+            }
             PbxFact::Refused { error } => {
                 self.record(scope, EntryKind::Pbx, "link", "refused", at, json!({ "error": error }));
                 self.pbx_state(pbx, "refused", Some(error));

@@ -216,6 +216,11 @@ pub enum PbxFact {
         /// Why, in words.
         error: String,
     },
+    /// No connection comes about. Said for each new reason.
+    Unreachable {
+        /// Why, in words.
+        error: String,
+    },
     /// The login was refused; said once, until the link is up.
     Refused {
         /// What Asterisk answered.

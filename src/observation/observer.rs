@@ -460,6 +460,14 @@ impl Observer {
         told
     }
 
+    /// No connection comes about.
+    pub fn unreachable(&mut self, at: Timestamp, error: &str) -> Told {
+        let at = self.pass(at);
+        let mut told = Told::default();
+        told.pbx(at, PbxFact::Unreachable { error: error.to_owned() });
+        told
+    }
+
     /// The login was refused. Said once, until the link is up.
     pub fn refused(&mut self, at: Timestamp, error: &str) -> Told {
         let at = self.pass(at);
