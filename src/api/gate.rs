@@ -58,7 +58,6 @@ pub(super) async fn ask(
     ApiQuery(question): ApiQuery<Question>,
 ) -> Result<Json<GateAnswer>, Problem> {
     let now = state.now();
-    let mode = state.board().policy().mode;
     let invalid = |error: crate::ids::NameError| Problem::new(Code::InvalidQuery, error.to_string());
     let trunk = match (question.trunk, question.pbx, question.channel) {
         (Some(trunk), None, None) => Some(TrunkId::try_from(trunk).map_err(invalid)?),
@@ -67,7 +66,7 @@ pub(super) async fn ask(
             let found = state.board().trunk_of_channel(&pbx, &channel);
             if found.is_none() {
                 let reason = format!("{channel} goes out on no trunk of {pbx} that is known");
-                return Ok(Json(unheard(String::new(), &reason, mode)));
+                return Ok(Json(unheard(String::new(), &reason, state.board().policy().mode)));
             }
             found
         }
@@ -81,11 +80,11 @@ pub(super) async fn ask(
     };
     let Some(said) = state.gate.state(&trunk) else {
         let reason = "no such trunk is known, or its PBX was not listed yet";
-        return Ok(Json(unheard(trunk.to_string(), reason, mode)));
+        return Ok(Json(unheard(trunk.to_string(), reason, state.board().policy().mode)));
     };
     let mut answer = answer(&trunk, &said, now);
+    // The board is asked for campaigns only: a plain question must not wait for a step that is being decided.
     if answer.allow
-        && mode == Mode::Enforce
         && let Some(campaign) = question.campaign
         && let Some(reason) = campaign_held(&state.board(), &state.gate, &campaign)
     {
@@ -135,6 +134,9 @@ fn unheard(trunk: String, reason: &str, mode: Mode) -> GateAnswer {
 /// `asked` is `dialer/id`, or an id alone, which then means every dialer's campaign of that id: where it cannot be told
 /// which is meant, any hold counts. A campaign that nobody told us of is held by its trunk only.
 fn campaign_held(board: &Board, gate: &Gate, asked: &str) -> Option<String> {
+    if board.policy().mode == Mode::Observe {
+        return None;
+    }
     let exact = asked.split_once('/').and_then(|(dialer, id)| {
         let key = CampaignKey { dialer: DialerId::try_from(dialer).ok()?, id: CampaignId::try_from(id).ok()? };
         board.campaign(&key).map(|campaign| (key, campaign))

@@ -173,7 +173,7 @@ pub(super) async fn page(
 ) -> Result<Response, Problem> {
     let query = query.into_store(id.clone(), state.now())?;
     let found = state.store.history(&query).await?;
-    if found.items.is_empty() {
+    if found.items.iter().all(|entry| entry.kind == EntryKind::Pbx) {
         known_or_remembered(&state, &id).await?;
     }
     let page = Page {
@@ -363,13 +363,14 @@ pub(super) async fn at(
         return Err(Problem::new(Code::InvalidQuery, "time is in the future, of which nothing is known"));
     }
     let found = state.store.at(&id, time).await?;
-    if found.entries.is_empty() {
+    if found.entries.iter().all(|entry| entry.kind == EntryKind::Pbx) {
         known_or_remembered(&state, &id).await?;
     }
     Ok(Json(TrunkAt::of(&id, found)))
 }
 
-/// Whether the trunk is known, or was: history outlives what Asterisk lists.
+/// Whether the trunk is known, or was: history outlives what Asterisk lists. A `pbx` entry proves nothing: it stands in
+/// the history of whatever trunk of that PBX is asked for.
 ///
 /// # Errors
 /// [`Code::UnknownTrunk`] when nobody ever heard of it.

@@ -2,7 +2,7 @@
 //!
 //! A server without these can be stopped by anyone who opens connections and says nothing: each keeps a task and a
 //! descriptor. Here a connection over the bound waits in the kernel's backlog, and a silent one is closed, which frees
-//! its place.
+//! its place. When the server stops and its grace is over, those that still say nothing are cut.
 
 use std::{
     io,
@@ -19,6 +19,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, Sleep, sleep},
 };
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 /// How many connections are served at once. Dialers keep one or a few open each; the rest is people.
 const CONNECTIONS: usize = 512;
@@ -30,11 +31,13 @@ const SILENCE: Duration = Duration::from_secs(75);
 pub(super) struct Bounded {
     inner: TcpListener,
     places: Arc<Semaphore>,
+    cut: CancellationToken,
 }
 
 impl Bounded {
-    pub(super) fn new(inner: TcpListener) -> Self {
-        Self { inner, places: Arc::new(Semaphore::new(CONNECTIONS)) }
+    /// `cut` ends every connection that waits for its client.
+    pub(super) fn new(inner: TcpListener, cut: CancellationToken) -> Self {
+        Self { inner, places: Arc::new(Semaphore::new(CONNECTIONS)), cut }
     }
 }
 
@@ -51,7 +54,8 @@ impl axum::serve::Listener for Bounded {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::trace!(%error, "TCP_NODELAY was not taken");
         }
-        (Guarded { stream, silent: Box::pin(sleep(SILENCE)), _place: place }, from)
+        let cut = Box::pin(self.cut.clone().cancelled_owned());
+        (Guarded { stream, silent: Box::pin(sleep(SILENCE)), cut, _place: place }, from)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -64,6 +68,7 @@ impl axum::serve::Listener for Bounded {
 pub(super) struct Guarded {
     stream: TcpStream,
     silent: Pin<Box<Sleep>>,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -74,10 +79,13 @@ impl Guarded {
             self.silent.as_mut().reset(Instant::now() + SILENCE);
             return progress;
         }
-        match self.silent.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
+        if self.silent.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Poll::Pending
     }
 }
 

@@ -62,7 +62,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// How long a request may take; a store that does not answer must not collect waiting requests.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
 /// How long requests under way may go on once the listener is told to stop.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What the handlers work with.
 ///
@@ -146,7 +146,7 @@ pub fn router(state: ApiState) -> Router {
         .with_state(state)
 }
 
-/// Answers on `listener` until `stop`, then for a short grace what is under way.
+/// Answers on `listener` until `stop`, then for a short grace what is under way; what is silent after that is cut.
 ///
 /// # Errors
 /// The listener's own, which end it.
@@ -154,20 +154,20 @@ pub fn router(state: ApiState) -> Router {
 /// # Cancel safety
 /// Dropping it stops accepting; connections under way end with the runtime.
 pub async fn serve(listener: TcpListener, state: ApiState, stop: CancellationToken) -> io::Result<()> {
-    let app = router(state);
-    let serving =
-        axum::serve(listener::Bounded::new(listener), app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let cut = CancellationToken::new();
+    let listener = listener::Bounded::new(listener, cut.clone());
+    let serving = axum::serve(listener, router(state)).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let mut serving = std::pin::pin!(serving.into_future());
     let too_late = async {
         stop.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
     tokio::select! {
-        ended = serving.into_future() => ended,
-        () = too_late => {
-            tracing::warn!("API connections were still busy after the grace period and are dropped");
-            Ok(())
-        }
+        ended = &mut serving => return ended,
+        () = too_late => tracing::info!("API connections that were still open after the grace period are cut"),
     }
+    cut.cancel();
+    serving.await
 }
 
 /// A route whose answer a later version brings.

@@ -202,10 +202,23 @@ impl Problem {
 
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
-        if error.is_retryable() {
-            Self::caused_by(Code::StoreUnavailable, "the store does not answer; gate and trunks still do", error)
-        } else {
-            Self::caused_by(Code::Internal, "the store's content could not be read; the log says more", error)
+        match error {
+            StoreError::Corrupt { .. } | StoreError::Unstorable { .. } => {
+                Self::caused_by(Code::Internal, "the store's content could not be read; the log says more", error)
+            }
+            StoreError::Url { .. }
+            | StoreError::NotYet { .. }
+            | StoreError::NoDirectory { .. }
+            | StoreError::Unwritable { .. }
+            | StoreError::InUse { .. }
+            | StoreError::Foreign { .. }
+            | StoreError::Damaged { .. }
+            | StoreError::Open { .. }
+            | StoreError::Newer { .. }
+            | StoreError::Migrate { .. }
+            | StoreError::Statement { .. } => {
+                Self::caused_by(Code::StoreUnavailable, "the store does not answer; gate and trunks still do", error)
+            }
         }
     }
 }

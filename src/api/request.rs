@@ -75,3 +75,25 @@ pub(super) fn panicked(payload: Box<dyn Any + Send + 'static>) -> Response {
     Problem::caused_by(Code::Internal, "a fault of the controller; the log says more under this request's id", said)
         .into_response()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_a_panic_says_stays_inside() {
+        for payload in [Box::new("secret") as Box<dyn Any + Send>, Box::new("secret".to_owned()), Box::new(7)] {
+            let response = panicked(payload);
+            assert_eq!(response.status(), 500);
+            let body = axum::body::to_bytes(response.into_body(), 4096).await.unwrap();
+            let body = String::from_utf8(body.to_vec()).unwrap();
+            assert!(body.contains("\"internal\"") && !body.contains("secret"), "{body}");
+        }
+    }
+
+    #[test]
+    fn ids_of_requests_differ_within_an_instant() {
+        assert_ne!(new_id(Timestamp::UNIX_EPOCH), new_id(Timestamp::UNIX_EPOCH));
+        assert!(new_id(Timestamp::MIN).starts_with("req_"));
+    }
+}

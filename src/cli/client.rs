@@ -51,6 +51,10 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") || base.cannot_be_a_base() {
             bail!("--api {api:?} is no http or https URL: write http://127.0.0.1:8480");
         }
+        if !base.username().is_empty() || base.password().is_some() {
+            // It would be repeated in every error.
+            bail!("--api must not have a user or a password in it: put a token into TRUNKWARDEN_TOKEN");
+        }
         // Another part of the program may have chosen one already, which is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -221,5 +225,7 @@ mod tests {
             let error = format!("{:#}", Client::new(api).unwrap_err());
             assert!(error.contains("http://127.0.0.1:8480"), "{error}");
         }
+        let error = format!("{:#}", Client::new("http://ops:hunter2@127.0.0.1:8480").unwrap_err());
+        assert!(!error.contains("hunter2") && error.contains("TRUNKWARDEN_TOKEN"), "{error}");
     }
 }
