@@ -14,6 +14,7 @@ use crate::{
         Items, availability::Availability, campaigns::Campaign, gate::GateAnswer, history, holds::Hold,
         outbox::OutboxItem, trunks::Trunk,
     },
+    health::Health,
     ids::{PbxId, TrunkId},
 };
 
@@ -30,6 +31,12 @@ fn print_table(style: &Style, header: &[&str], rows: Vec<Vec<String>>, none: &st
         print(&style.table(header, rows, &["HEALTH", "GATE", "REGISTRATION", "STATE"]))?;
     }
     Ok(OK)
+}
+
+/// A gate's reason where the health stands beside it: it often begins with that word, which need not be said twice.
+fn beside(reason: &str, health: Health) -> String {
+    let rest = reason.strip_prefix(health.as_str()).and_then(|rest| rest.strip_prefix(": "));
+    rest.unwrap_or(reason).to_owned()
 }
 
 /// `trunks`
@@ -55,7 +62,7 @@ pub(super) async fn trunks(
             style.age(trunk.since),
             if trunk.gate.allow { "allow" } else { "hold" }.to_owned(),
             trunk.registration.state,
-            trunk.gate.reason,
+            beside(&trunk.gate.reason, trunk.health),
         ]
     });
     let header = ["TRUNK", "HEALTH", "SINCE", "AGE", "GATE", "REGISTRATION", "REASON"];
@@ -235,7 +242,12 @@ pub(super) async fn gate(client: &Client, common: &Common, style: &Style, asked:
     } else {
         let word = style.word(if said.allow { "allow" } else { "hold" });
         let trunk = if said.trunk.is_empty() { asked.channel.unwrap_or_default() } else { said.trunk };
-        print(&format!("{word} {} ({}): {}\n", harmless(&trunk), said.health, harmless(&said.reason)))?;
+        print(&format!(
+            "{word} {} ({}): {}\n",
+            harmless(&trunk),
+            said.health,
+            harmless(&beside(&said.reason, said.health))
+        ))?;
     }
     Ok(if said.allow { OK } else { FAILED })
 }
