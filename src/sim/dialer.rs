@@ -74,7 +74,7 @@ impl Default for SimDialerSettings {
         Self {
             id: "crm".to_owned(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-            secret: "whsec_c2ltdWxhdGVkLWRpYWxlci1zZWNyZXQ=".to_owned(),
+            secret: "whsec_c2ltdWxhdGVkLWRpYWxlci1zZWNyZXQtb2YtMzYtYnl0ZXMh".to_owned(),
             campaigns: Vec::new(),
             ami: None,
             judge: None,

@@ -128,7 +128,11 @@ impl Narrator {
                 let subject =
                     [text("pbx"), text("trunk")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
                 let told = summary.map_or_else(|| format!("{trunks} trunks failed together"), str::to_owned);
-                line(Tone::Bad, "incident", subject, told)
+                if data["ended_at"].is_null() {
+                    line(Tone::Bad, "incident", subject, told)
+                } else {
+                    line(Tone::Good, "incident", subject, format!("over: {told}"))
+                }
             }
             // The gate's answers follow from health and holds, which have their lines.
             _ => None,
@@ -151,7 +155,7 @@ impl Narrator {
         let (word, text) = match record.kind {
             // What was registered at the start is no news.
             EntryKind::Registration if before.is_none() && record.to == "registered" => return None,
-            EntryKind::Registration => ("asterisk", format!("says \"{}\", and no more than that", record.to)),
+            EntryKind::Registration => ("asterisk", format!("says \"{}\", and gives no cause", record.to)),
             EntryKind::Pbx => ("link", record.to.clone()),
             EntryKind::Contact
             | EntryKind::Health
@@ -160,7 +164,7 @@ impl Narrator {
             | EntryKind::Gate
             | EntryKind::CallWindow => return None,
         };
-        let text = if record.to == "registered" { text.replace(", and no more than that", "") } else { text };
+        let text = if record.to == "registered" { text.replace(", and gives no cause", "") } else { text };
         Some(self.line(record.at, Tone::Fact, word, &subject, &text))
     }
 
@@ -188,9 +192,13 @@ impl Narrator {
             (None, Err(_)) if reason.is_null() => String::new(),
             (None, Err(_)) => reason.to_string(),
         };
-        let word = |word: &str| match word.parse::<Timestamp>() {
-            Ok(at) => format!("{:.0}s", between(self.began, at).as_secs_f64()),
-            Err(_) => word.to_owned(),
+        let word = |word: &str| {
+            let bare = word.trim_end_matches([',', ';', ':', ')']);
+            match bare.parse::<Timestamp>() {
+                // Reasons give whole seconds: so is the beginning taken.
+                Ok(at) => format!("{}s{}", (at.as_second() - self.began.as_second()).max(0), &word[bare.len()..]),
+                Err(_) => word.to_owned(),
+            }
         };
         text.split(' ').map(word).collect::<Vec<_>>().join(" ")
     }
@@ -259,7 +267,7 @@ mod tests {
         let health = event(
             "trunk.health",
             json!({"trunk": "pbx1/north", "from": "stable", "to": "down", "gate": {"allow": false},
-                   "reason": {"why": "rejected", "registration": "north", "since": "2026-11-22T18:00:04Z"}}),
+                   "reason": {"why": "rejected", "registration": "north", "since": "2026-11-22T18:00:04.2Z"}}),
         );
         assert_eq!(
             narrator.event(&health).unwrap(),
@@ -274,6 +282,11 @@ mod tests {
             narrator.event(&pause).unwrap(),
             "   4.2s = pause    campaign 7     told crm to pause it or use pbx1/south: north is down"
         );
+        let left = event(
+            "campaign.resume",
+            json!({"dialer": "crm", "campaign": "7", "reason": "well since 2026-11-22T18:00:02Z, now"}),
+        );
+        assert!(narrator.event(&left).unwrap().ends_with("told crm to go on: well since 2s, now"));
         assert_eq!(narrator.event(&event("gate", json!({"trunk": "pbx1/north"}))), None);
         assert_eq!(narrator.event(&event("hold.begun", json!(null))).unwrap().lines().count(), 1);
     }
