@@ -118,6 +118,12 @@ fn inner<'a>(table: &'a Map<String, Value>, name: &str) -> Option<&'a Map<String
 }
 
 impl Form {
+    /// Where `value` was given; the merging forgets it of tables.
+    fn place(&self, path: &str, value: &Value) -> Place {
+        let of_table = self.tables.get(path).filter(|_| matches!(value.kind, ValueKind::Table(_)));
+        of_table.cloned().unwrap_or_else(|| place_of(value))
+    }
+
     fn say(&mut self, key: &str, place: &Place, fault: Fault) {
         self.problems.push(Problem { key: key.to_owned(), place: place.clone(), fault });
     }
@@ -140,7 +146,8 @@ impl Form {
                 if let Fault::UnknownKey { nearest: Some(nearest), .. } = &fault {
                     meant.push(nearest.clone());
                 }
-                self.say(&join(name), &place_of(value), fault);
+                let path = join(name);
+                self.say(&path, &self.place(&path, value), fault);
             }
         }
         for key in keys {
@@ -166,7 +173,7 @@ impl Form {
                 if let Some(node) = &node {
                     self.later(&path, key, node);
                 }
-                let node = node.unwrap_or_else(|| Node { place: place_of(value), item: Item::Wrong });
+                let node = node.unwrap_or_else(|| Node { place: self.place(&path, value), item: Item::Wrong });
                 table.0.insert(key.name, node);
                 continue;
             }
@@ -208,9 +215,7 @@ impl Form {
     }
 
     fn value(&mut self, path: &str, key: &Key, value: &Value, examples: Examples<'_>) -> Option<Node> {
-        // Merging forgets where tables begin.
-        let place = self.tables.get(path).filter(|_| matches!(value.kind, ValueKind::Table(_))).cloned();
-        let place = place.unwrap_or_else(|| place_of(value));
+        let place = self.place(path, value);
         let typed = match key.shape {
             Shape::Table(keys) => {
                 let ValueKind::Table(given) = &value.kind else {

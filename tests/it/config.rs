@@ -170,6 +170,7 @@ fn an_unknown_key_is_named_with_its_line_and_what_was_meant() {
         ("[heath]\nrecovery = \"30s\"\n", "heath", "[heath]", Some("health")),
         ("[health]\nrecvery = \"30s\"\n", "health.recvery", "recvery", Some("recovery")),
         ("[health.flap]\nhalflife = \"30s\"\n", "health.flap.halflife", "halflife", Some("half_life")),
+        ("[health.flop]\npenalty = 1\n", "health.flop", "[health.flop]", Some("flap")),
         ("port = 5038\n", "pbx[pbx1].ami.port", "port = 5038", None),
         ("[health]\nfrobnicate = 1\n", "health.frobnicate", "frobnicate", None),
         // Right, but elsewhere.
