@@ -331,8 +331,8 @@ impl TrunkAt {
     }
 }
 
-/// Whether the entry says how something was then, rather than that it was over: each hold is a subject of its own, and
-/// an ended one would be "current" for ever.
+/// Whether the entry says how something was then, rather than that it was over: an ended hold would be "current" until
+/// the next.
 fn is_current(entry: &store::Entry) -> bool {
     let over = match entry.kind {
         EntryKind::Hold => "released",

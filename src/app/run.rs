@@ -38,13 +38,18 @@ pub async fn run(config: Config, file: Option<&Path>) -> Result<()> {
     Ok(())
 }
 
+/// The process's environment, without what is not text: no key of ours is.
+pub fn environment() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
 async fn read_again(
     before: &Config,
     file: Option<&Path>,
     clock: &Arc<dyn Clock>,
     controller: &Controller,
 ) -> Result<Config> {
-    let config = Config::load(file, std::env::vars())?;
+    let config = Config::load(file, environment())?;
     for key in Config::restart_needed(before, &config) {
         warn!(key, "changed in the configuration, but takes effect only after a restart");
     }

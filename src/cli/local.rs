@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{CONFIGURATION, FAILED, Failure, OK, print};
 use crate::{
     api::{Role, auth},
-    app::{self, check::Level, replay::Replay},
+    app::{self, check::Level, replay::Replay, run::environment},
     clock::{Clock, SystemClock},
     config::Config,
     store::{self, JournalRow},
@@ -30,7 +30,7 @@ const JOURNAL_PAGE: u32 = 1000;
 
 /// The configuration, or why it cannot be used: exit code 64, before any port or store is opened.
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
-    Config::load(file, std::env::vars()).map_err(|error| Failure::new(CONFIGURATION, error))
+    Config::load(file, environment()).map_err(|error| Failure::new(CONFIGURATION, error))
 }
 
 fn clock() -> Arc<dyn Clock> {
@@ -40,7 +40,7 @@ fn clock() -> Arc<dyn Clock> {
 /// `run`: until a signal stops it.
 pub(super) async fn run(file: Option<&Path>) -> Result<u8, Failure> {
     let config = load(file)?;
-    let log = config.log.clone().with_variables(std::env::vars());
+    let log = config.log.clone().with_variables(environment());
     telemetry::init(&log.map_err(|error| Failure::new(CONFIGURATION, error))?)?;
     app::run::run(config, file).await?;
     Ok(OK)
@@ -50,7 +50,7 @@ pub(super) async fn run(file: Option<&Path>) -> Result<u8, Failure> {
 pub(super) async fn demo(lasting: Option<Duration>) -> Result<u8, Failure> {
     // The story is told on standard output; the log would tell it twice.
     let log = LogSettings { filter: "warn".to_owned(), ..LogSettings::default() };
-    telemetry::init(&log.with_variables(std::env::vars())?)?;
+    telemetry::init(&log.with_variables(environment())?)?;
     app::demo::demo(lasting.unwrap_or(DEMO)).await?;
     Ok(OK)
 }

@@ -324,8 +324,8 @@ impl Step<'_> {
             release_reason: None,
             refused_calls: 0,
         };
-        let detail = json!({ "by": hold.by, "reason": hold.reason, "health": health, "until": until });
-        self.record(Scope::Trunk(trunk.clone()), EntryKind::Hold, hold.id.as_str(), "held", self.at, detail);
+        let detail = json!({ "id": hold.id, "by": hold.by, "reason": hold.reason, "health": health, "until": until });
+        self.record(Scope::Trunk(trunk.clone()), EntryKind::Hold, owner(&hold), "held", self.at, detail);
         self.event(
             "hold.begun",
             json!({ "hold": hold.id, "trunk": trunk, "by": hold.by, "reason": hold.reason,
@@ -341,9 +341,9 @@ impl Step<'_> {
         hold.released_by = Some(by.clone());
         hold.release_reason.clone_from(&reason);
         let held_for = seconds_between(hold.since, self.at);
-        let detail = json!({ "by": by, "reason": reason, "held_seconds": held_for });
+        let detail = json!({ "id": hold.id, "by": by, "reason": reason, "held_seconds": held_for });
         let scope = Scope::Trunk(hold.trunk.clone());
-        self.record(scope, EntryKind::Hold, hold.id.as_str(), "released", self.at, detail);
+        self.record(scope, EntryKind::Hold, owner(&hold), "released", self.at, detail);
         self.event(
             "hold.ended",
             json!({ "hold": hold.id, "trunk": hold.trunk, "by": by, "reason": reason,
@@ -502,6 +502,14 @@ impl Step<'_> {
     }
 }
 
+/// Whose holds a hold is one of: a trunk has at most one active of each, so their history is two series.
+const fn owner(hold: &Hold) -> &'static str {
+    match hold.by {
+        By::Policy => "policy",
+        By::Operator(_) => "operator",
+    }
+}
+
 /// What the gate says of a trunk; `since` is the caller's to set.
 fn answer(record: &TrunkRecord, mode: Mode) -> GateState {
     let health = &record.health;
@@ -509,7 +517,8 @@ fn answer(record: &TrunkRecord, mode: Mode) -> GateState {
     let (allow, reason, until) = if let Some(hold) = &record.operator_hold {
         (false, format!("held by {}: {}", hold.by, hold.reason), hold.until)
     } else if let Some(over) = &record.override_ {
-        (true, format!("released by operator:{} ({}) although {said}", over.by, over.reason), Some(over.until))
+        let (by, why, until) = (&over.by, &over.reason, over.until);
+        (true, format!("released by operator:{by} until {until:.0} ({why}) although {said}"), Some(until))
     } else {
         let until = match health.reason {
             Reason::Recovering { .. } | Reason::Suppressed { .. } | Reason::Unregistered { .. } => record.due,

@@ -127,6 +127,7 @@ fn said(told: &Told) -> Vec<String> {
         Sighting::Pbx { fact, .. } => match fact {
             PbxFact::Connected { version } => format!("connected {version}"),
             PbxFact::Lost { .. } => "lost".to_owned(),
+            PbxFact::Unreachable { error } => format!("unreachable: {error}"),
             PbxFact::Refused { .. } => "refused".to_owned(),
             PbxFact::Listed { trunks } => {
                 format!("listed {}", trunks.iter().map(|one| one.id.name()).collect::<Vec<_>>().join(" "))

@@ -21,9 +21,8 @@ use super::{
     story::{Pace, SHORTEST, Story, TRUNKS, demo_policy, demo_timing, demo_trunks},
 };
 use crate::{
-    clock::{Clock, Timestamp},
-    decision::{EntryKind, Event, Input, PbxFact, Record, Scope},
-    observation::{Fact, Source},
+    clock::Clock,
+    decision::{Event, Record},
 };
 
 /// What the controller decided or remembered, for the narrator.
@@ -33,38 +32,6 @@ pub enum Seen {
     Event(Event),
     /// An outcome for history.
     Record(Record),
-}
-
-impl Seen {
-    /// A row of the journal: an event as it is, an input as far as it is told. That is what Asterisk announced of a
-    /// registration, and how the link to the PBX is.
-    #[must_use]
-    pub fn of_journal(at: Timestamp, kind: &str, body: serde_json::Value) -> Option<Self> {
-        let record = |scope, kind, subject: &str, to: &str| {
-            let (subject, to) = (subject.to_owned(), to.to_owned());
-            Some(Self::Record(Record { scope, kind, subject, to, at, detail: serde_json::Value::Null }))
-        };
-        if kind != "input" {
-            return Some(Self::Event(Event { kind: kind.to_owned(), at, data: body }));
-        }
-        let input = serde_json::from_value(body).ok()?;
-        if let Input::Seen(observation) = &input
-            && let Fact::Registration { registration, state, source: Source::Event } = &observation.fact
-        {
-            let scope = Scope::Trunk(observation.trunk.clone());
-            return record(scope, EntryKind::Registration, registration.as_str(), state.as_str());
-        }
-        let Input::Pbx { pbx, fact, .. } = input else { return None };
-        let link = match fact {
-            PbxFact::Lost { .. } => "lost",
-            PbxFact::Refused { .. } => "refused",
-            PbxFact::Listed { .. } => "connected, and its trunks listed",
-            PbxFact::Connected { .. } | PbxFact::Reloaded | PbxFact::ShutDown { .. } | PbxFact::Deaf { .. } => {
-                return None;
-            }
-        };
-        record(Scope::Pbx(pbx), EntryKind::Pbx, "link", link)
-    }
 }
 
 /// The campaigns: id, what people call it, the trunk it dials on.

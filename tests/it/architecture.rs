@@ -36,7 +36,7 @@ const TABLE: &[Rule] = &[
         sees: &["ids", "clock", "health", "diagnosis", "decision", "store"],
         never: &["store::sqlite", "store::postgres"], // the ports only
     },
-    Rule { room: "sim", sees: &["ids", "clock", "wire"], never: &[] },
+    Rule { room: "sim", sees: &["ids", "clock", "wire", "health", "decision"], never: &[] },
     // Configuration fills each room's own parameters, so it sees the rooms; nothing but app and cli sees it.
     Rule {
         room: "config",
@@ -61,7 +61,7 @@ const SEE_ALL: &[&str] = &["app", "cli", "lib", "main"];
 
 /// Rooms that compute only: no runtime, no socket, no clock of their own.
 const PURE: &[&str] = &["observation", "health", "diagnosis", "decision"];
-/// Words that mean a socket is opened; in `wire` they belong into a file named `client.rs`.
+/// Words that mean a socket is opened; in `wire` they belong into a file named `client.rs`, or a folder `client`.
 const SOCKETS: &[&str] = &[
     "TcpStream",
     "TcpListener",
@@ -153,10 +153,13 @@ fn check_purity(file: &str, room: &str, bare: &str, found: &mut Vec<Violation>) 
         found.push(Violation { file: file.to_owned(), line, what });
     };
     let pure = PURE.contains(&room);
-    let codec = room == "wire" && !file.ends_with("/client.rs");
+    let codec = room == "wire" && !file.ends_with("/client.rs") && !file.contains("/client/");
     for (at, word) in words(bare) {
         if (pure || codec) && SOCKETS.contains(&word) {
-            report(at, format!("`{word}`: sockets belong into a client.rs of `wire`, or into a room that acts"));
+            report(
+                at,
+                format!("`{word}`: sockets belong into a client.rs, or client/, of `wire`, or into a room that acts"),
+            );
         }
         if pure && (word == "tokio" || word == "reqwest" || word == "sqlx") {
             report(at, format!("`{word}`: `{room}` computes only"));
