@@ -6,21 +6,23 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use trunkwarden::wire::ami::{AmiEvent, DecodeError, DecodeLimits, Decoder, Frame, Message, message::REDACTED, registrations_cli};
+use trunkwarden::wire::ami::{
+    AmiEvent, DecodeError, DecodeLimits, Decoder, Frame, Message, message::REDACTED, registrations_cli,
+};
 
 const SMALL: DecodeLimits = DecodeLimits { line: 40, message: 300, headers: 8 };
 
 fuzz_target!(|bytes: &[u8]| {
     for limits in [SMALL, DecodeLimits::default()] {
         for banner in [false, true] {
-            let whole = outcome(bytes, limits, banner, || usize::MAX);
-            assert_eq!(outcome(bytes, limits, banner, || 1), whole, "byte by byte");
+            let whole = outcome(bytes, limits, banner, || usize::MAX, |message| check(message, limits));
+            assert_eq!(outcome(bytes, limits, banner, || 1, |_| {}), whole, "byte by byte");
             let mut state = seed(bytes);
             let drawn = || {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                 usize::try_from(state >> 59).unwrap_or(1)
             };
-            assert_eq!(outcome(bytes, limits, banner, drawn), whole, "drawn split");
+            assert_eq!(outcome(bytes, limits, banner, drawn, |_| {}), whole, "drawn split");
         }
     }
 });
@@ -30,6 +32,7 @@ fn outcome(
     limits: DecodeLimits,
     banner: bool,
     mut size: impl FnMut() -> usize,
+    look: impl Fn(&Message),
 ) -> (Vec<Vec<u8>>, Option<DecodeError>) {
     let mut decoder = if banner { Decoder::expecting_banner(limits) } else { Decoder::new(limits) };
     let (mut seen, mut rest) = (Vec::new(), bytes);
@@ -40,7 +43,7 @@ fn outcome(
         loop {
             match decoder.next_frame() {
                 Ok(Some(Frame::Message(message))) => {
-                    check(&message, limits);
+                    look(&message);
                     seen.push(message.expose_wire().to_vec());
                 }
                 Ok(Some(Frame::Banner(banner))) => {
@@ -63,9 +66,9 @@ fn check(message: &Message, limits: DecodeLimits) {
     let _at = message.timestamp();
     let _table = registrations_cli::parse(message);
     let json = serde_json::to_string(message).expect("any message can be written as JSON");
-    for header in message.headers().filter(|header| header.is_secret()) {
-        assert_eq!(header.value(), REDACTED);
-        assert!(json.contains(REDACTED) && message.to_string().contains(REDACTED) && format!("{message:?}").contains(REDACTED));
+    let secrets = message.headers().filter(|header| header.is_secret()).count();
+    for printed in [json, message.to_string(), format!("{message:?}")] {
+        assert!(printed.matches(REDACTED).count() >= secrets);
     }
 }
 
