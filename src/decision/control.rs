@@ -11,7 +11,7 @@ use super::{
     hold::By,
     incidents::PACE,
     input::{CampaignReport, ReceiptOutcome},
-    outcome::{MessageType, Recipient},
+    outcome::{MessageType, Recipient, Settled},
     policy::{CampaignSpec, DialerPolicy, HoldWhen, Mode},
     step::Step,
 };
@@ -81,19 +81,60 @@ impl Step<'_> {
         if let Some(trunks) = &report.trunks {
             campaign.spec.trunks.clone_from(trunks);
         }
-        let mut overridden = None;
+        let (mut overridden, mut withdrawn) = (None, None);
         if let Some(state) = report.state {
             if campaign.state != state {
                 campaign.state = state;
                 campaign.since = at;
             }
-            if let Some(claim) = &mut campaign.claim
-                && claim.stage.is_paused_by_us()
-                && matches!(state, CampaignState::Running | CampaignState::Stopped)
-            {
-                overridden = Some(claim.stage.as_str());
-                claim.stage = Stage::Overridden;
+            let stage = campaign.claim.as_ref().map(|claim| claim.stage.clone());
+            match (stage, state) {
+                (
+                    Some(stage @ (Stage::Paused { .. } | Stage::LeftToPerson)),
+                    CampaignState::Running | CampaignState::Stopped,
+                ) => {
+                    overridden = Some(stage.as_str());
+                    campaign.claim = campaign.claim.take().map(|claim| Claim { stage: Stage::Overridden, ..claim });
+                }
+                // It runs, which is all the resume was for; most likely its receipt is on the way.
+                (Some(Stage::Resuming { message }), CampaignState::Running) => {
+                    withdrawn = Some((message, None));
+                    campaign.claim = None;
+                }
+                // What a person stopped must not be started by a resume that waits, nor by the one that a pause would
+                // lead to.
+                (Some(stage @ (Stage::Pausing { .. } | Stage::Resuming { .. })), CampaignState::Stopped) => {
+                    overridden = Some(stage.as_str());
+                    if let Stage::Pausing { message, .. } | Stage::Resuming { message } = stage {
+                        withdrawn = Some((message, Some("withdrawn: the campaign was stopped".to_owned())));
+                    }
+                    campaign.claim = None;
+                }
+                // It was told anew: what its receipt said then is past. If it was started during the hold, it is paused.
+                (
+                    Some(Stage::WasNotRunning),
+                    CampaignState::Running | CampaignState::Paused | CampaignState::Stopped,
+                ) => {
+                    campaign.claim = None;
+                }
+                // "Running" may have been said before the pause arrived, "paused" is its echo.
+                (
+                    None
+                    | Some(
+                        Stage::Pausing { .. }
+                        | Stage::Paused { .. }
+                        | Stage::Resuming { .. }
+                        | Stage::WasNotRunning
+                        | Stage::Overridden
+                        | Stage::Failed { .. }
+                        | Stage::LeftToPerson,
+                    ),
+                    CampaignState::Running | CampaignState::Paused | CampaignState::Stopped | CampaignState::Unknown,
+                ) => {}
             }
+        }
+        if let Some((message, error)) = withdrawn {
+            self.out.settled.push(Settled { message, error, at });
         }
         self.concerned.insert(key.clone());
         if let Some(was) = overridden {

@@ -581,3 +581,64 @@ fn the_health_policy_of_a_trunk_is_its_own() {
         Run::new(policy, &["airtel", "tata"]).run(&[event(0.0, "airtel", Rejected), event(0.0, "tata", Rejected)], 5.0);
     assert_eq!((run.status("airtel"), run.status("tata")), (Health::Suspect, Health::Down));
 }
+
+/// A run whose dialer has not answered yet.
+fn unanswered() -> Run {
+    let mut run = one();
+    run.answers = false;
+    run
+}
+
+fn message(run: &Run, kind: MessageType) -> Message {
+    run.unanswered.iter().rfind(|message| message.kind == kind).unwrap().clone()
+}
+
+#[test]
+fn what_was_stopped_before_its_pause_arrived_is_not_resumed() {
+    let mut run = unanswered();
+    run.was_running = None;
+    let mut run = run.run(&[event(0.0, "airtel", Rejected), told(10.0, "7", CampaignState::Stopped)], 20.0);
+    run.answers = true;
+    run.receipt(&message(&run, MessageType::CampaignPause));
+    let run = run.run(&[event(60.0, "airtel", Registered)], 200.0);
+    assert!(!run.shown().iter().any(|(_, what)| *what == "resume 7"), "{:?}", run.without_gate());
+}
+
+#[test]
+fn a_resume_that_was_not_sent_yet_is_withdrawn_when_the_campaign_is_stopped() {
+    let mut run = one();
+    run.second = 0.0;
+    let mut run = run.run(&[event(0.0, "airtel", Rejected)], 10.0);
+    run.answers = false;
+    let mut run = run.run(&[event(60.0, "airtel", Registered)], 100.0);
+    let resume = message(&run, MessageType::CampaignResume);
+    let out = run.board.step(&told(101.0, "7", CampaignState::Stopped));
+    assert!(out.settled.iter().any(|settled| settled.message == resume.id && settled.error.is_some()), "{out:?}");
+}
+
+#[test]
+fn a_dialers_word_that_it_runs_again_may_come_before_the_resumes_receipt() {
+    let mut patient = policy(vec![campaign("7", &["airtel"])]);
+    patient.dialers.values_mut().for_each(|dialer| dialer.pause_after = Duration::from_secs(5));
+    let mut run = Run::new(patient, &["airtel"]).run(&[event(0.0, "airtel", Rejected)], 10.0);
+    run.answers = false;
+    let run = run.run(
+        &[event(60.0, "airtel", Registered), event(91.0, "airtel", Rejected), told(92.0, "7", CampaignState::Running)],
+        100.0,
+    );
+    assert_eq!(
+        run.without_gate()[2..],
+        [(90.0, "release pbx1/airtel"), (90.0, "resume 7"), (91.0, "hold pbx1/airtel"), (96.0, "pause 7")],
+        "it runs, and its trunk is down"
+    );
+}
+
+#[test]
+fn a_campaign_that_was_not_running_and_starts_during_the_hold_is_paused() {
+    let mut run = one();
+    run.was_running = Some(false);
+    let mut run = run.run(&[event(0.0, "airtel", Rejected)], 10.0);
+    run.was_running = Some(true);
+    let run = run.run(&[told(30.0, "7", CampaignState::Running)], 40.0);
+    assert_eq!(run.without_gate(), [(0.0, "hold pbx1/airtel"), (0.0, "pause 7"), (30.0, "pause 7")]);
+}
