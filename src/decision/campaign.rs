@@ -36,11 +36,27 @@ impl CampaignState {
     }
 }
 
+/// How we know of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// Its dialer told of it.
+    #[default]
+    Told,
+    /// The configuration names it.
+    Configured,
+    /// The configuration named it, and we still owe it a resume. Then it is forgotten.
+    Retired,
+}
+
 /// A campaign and what we did to it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Campaign {
     /// What is configured, or was told by its dialer.
     pub spec: CampaignSpec,
+    /// How we know of it.
+    #[serde(default)]
+    pub origin: Origin,
     /// Its state at the dialer.
     pub state: CampaignState,
     /// Since when.

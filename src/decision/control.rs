@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    campaign::{Campaign, CampaignState, Claim, Stage},
+    campaign::{Campaign, CampaignState, Claim, Origin, Stage},
     hold::By,
     incidents::PACE,
     input::{CampaignReport, ReceiptOutcome},
@@ -40,12 +40,21 @@ impl Step<'_> {
             let key = spec.key.clone();
             let campaign = self.board.campaigns.entry(key.clone()).or_insert_with(|| Campaign {
                 spec: spec.clone(),
+                origin: Origin::Configured,
                 state: CampaignState::Unknown,
                 since: at,
                 claim: None,
             });
             campaign.spec = spec;
+            campaign.origin = Origin::Configured;
             self.concerned.insert(key);
+        }
+        let configured = &self.board.policy.campaigns;
+        for (key, campaign) in &mut self.board.campaigns {
+            if campaign.origin == Origin::Configured && !configured.contains_key(key) {
+                campaign.origin = Origin::Retired; // `control_all` follows, and forgets it if nothing is owed to it
+                self.concerned.insert(key.clone());
+            }
         }
         let dialers = &self.board.policy.dialers;
         let gone: Vec<CampaignKey> = (self.board.campaigns.iter())
@@ -71,10 +80,14 @@ impl Step<'_> {
                 resume_window: None,
                 resume_within: None,
             },
+            origin: Origin::Told,
             state: CampaignState::Unknown,
             since: at,
             claim: None,
         });
+        if campaign.origin == Origin::Retired {
+            campaign.origin = Origin::Told;
+        }
         if let Some(name) = &report.name {
             campaign.spec.name = Some(name.clone());
         }
@@ -224,6 +237,20 @@ impl Step<'_> {
 
     /// Decides for one campaign.
     fn control(&mut self, key: &CampaignKey) {
+        self.decide(key);
+        let owed = |claim: &Claim| match claim.stage {
+            Stage::Pausing { .. } | Stage::Paused { .. } | Stage::Resuming { .. } => true,
+            Stage::WasNotRunning | Stage::Overridden | Stage::Failed { .. } | Stage::LeftToPerson => false,
+        };
+        let done =
+            |campaign: &Campaign| campaign.origin == Origin::Retired && !campaign.claim.as_ref().is_some_and(owed);
+        if self.board.campaigns.get(key).is_some_and(done) {
+            self.board.campaigns.remove(key);
+            self.concerned.insert(key.clone());
+        }
+    }
+
+    fn decide(&mut self, key: &CampaignKey) {
         let Some(dialer) = self.board.policy.dialers.get(&key.dialer).cloned() else { return };
         let Some(campaign) = self.board.campaigns.get(key) else { return };
         // Observing pauses nothing; what was paused before is still ours to resume.
@@ -231,7 +258,11 @@ impl Step<'_> {
             Mode::Enforce => self.blocking(&campaign.spec, &dialer),
             Mode::Observe => None,
         };
+        let retired = campaign.origin == Origin::Retired;
+        let paused = matches!(&campaign.claim, Some(Claim { stage: Stage::Paused { .. }, .. }));
         match (blocking, campaign.claim.clone()) {
+            // Nobody asks us to pause it any more.
+            (Some(_), _) if retired && !paused => {}
             (Some(blocking), None) => {
                 let runs = matches!(campaign.state, CampaignState::Running | CampaignState::Unknown);
                 if runs && self.at >= blocking.pause_at {

@@ -642,3 +642,13 @@ fn a_campaign_that_was_not_running_and_starts_during_the_hold_is_paused() {
     let run = run.run(&[told(30.0, "7", CampaignState::Running)], 40.0);
     assert_eq!(run.without_gate(), [(0.0, "hold pbx1/airtel"), (0.0, "pause 7"), (30.0, "pause 7")]);
 }
+
+#[test]
+fn a_campaign_that_left_the_configuration_is_not_paused_any_more() {
+    let configured = Input::Configured { at: noon(10.0), policy: Box::new(policy(vec![])) };
+    let run = one().run(&[configured.clone(), event(20.0, "airtel", Rejected)], 30.0);
+    assert_eq!(run.without_gate(), [(20.0, "hold pbx1/airtel")]);
+    let run = one().run(&[event(0.0, "airtel", Rejected), configured, event(60.0, "airtel", Registered)], 120.0);
+    assert_eq!(run.without_gate().last(), Some(&(90.0, "resume 7")), "what we paused we resume all the same");
+    assert_eq!(run.board.campaign(&key("7")), None, "and then it is forgotten");
+}

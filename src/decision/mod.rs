@@ -19,7 +19,7 @@ pub mod step;
 pub mod window;
 
 pub use board::{Board, TrunkRecord};
-pub use campaign::{Campaign, CampaignState, Claim, Stage};
+pub use campaign::{Campaign, CampaignState, Claim, Origin, Stage};
 pub use gate::{Gate, GateState, GateTx};
 pub use hold::{By, Hold, Incident};
 pub use input::{Act, CampaignReport, Input, ReceiptOutcome};
