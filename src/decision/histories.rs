@@ -652,3 +652,21 @@ fn a_campaign_that_left_the_configuration_is_not_paused_any_more() {
     assert_eq!(run.without_gate().last(), Some(&(90.0, "resume 7")), "what we paused we resume all the same");
     assert_eq!(run.board.campaign(&key("7")), None, "and then it is forgotten");
 }
+
+#[test]
+fn a_suppression_longer_than_the_default_survives_a_restart() {
+    let mut patient = policy(vec![]);
+    patient.health.flap.half_life = Duration::from_secs(3600);
+    patient.health.flap.max_suppress = Duration::from_secs(4 * 3600);
+    let flapping = [0.0, 60.0, 120.0].map(|at| [event(at, "airtel", Rejected), event(at + 10.0, "airtel", Registered)]);
+    let run = Run::new(patient.clone(), &["airtel"]).run(&flapping.concat(), 1500.0);
+    let mut again = one();
+    again.board = serde_json::from_str(&serde_json::to_string(&run.board).unwrap()).unwrap();
+    // What a store keeps of a board does not include its policy.
+    again.board.policy = ControlPolicy::default();
+    again.second = 1600.0;
+    again.step(&Input::Started { at: noon(1600.0), unseen_since: noon(1500.0) });
+    again.step(&Input::Configured { at: noon(1600.0), policy: Box::new(patient) });
+    let again = again.run(&[in_list(1600.0, "airtel", Registered), listed(1600.0, &["airtel"])], 1700.0);
+    assert_eq!(again.status("airtel"), Health::Unstable);
+}

@@ -274,14 +274,18 @@ impl Grade {
 }
 
 fn judge(health: &TrunkHealth, agenda: &mut Agenda, policy: &HealthPolicy) -> Judgement {
-    let unknown = |reason, hold| Judgement {
-        status: Health::Unknown,
-        reason,
-        standing: match (policy.on_unknown, hold) {
-            (OnUnknown::Allow, _) => Standing::Clear,
-            (OnUnknown::Hold, true) => Standing::Hold,
-            (OnUnknown::Hold, false) => Standing::Wait,
-        },
+    let unknown = |reason, hold| {
+        // To allow the unknown is to go on blindly, not to begin: what was last seen to fail stays held.
+        let goes_on = || {
+            let seen = judge_seen(health, &mut Agenda { now: health.at, next: None }, policy);
+            !health.held && seen.standing == Standing::Clear
+        };
+        let standing = match (policy.on_unknown, hold) {
+            (OnUnknown::Allow, _) if goes_on() => Standing::Clear,
+            (OnUnknown::Allow | OnUnknown::Hold, true) => Standing::Hold,
+            (OnUnknown::Allow | OnUnknown::Hold, false) => Standing::Wait,
+        };
+        Judgement { status: Health::Unknown, reason, standing }
     };
     match health.view {
         View::Listed => {}
@@ -301,6 +305,11 @@ fn judge(health: &TrunkHealth, agenda: &mut Agenda, policy: &HealthPolicy) -> Ju
             }
         }
     }
+    judge_seen(health, agenda, policy)
+}
+
+/// How it is by what was seen last, whether or not it can be seen now.
+fn judge_seen(health: &TrunkHealth, agenda: &mut Agenda, policy: &HealthPolicy) -> Judgement {
     let by_registration = judge_registrations(health, agenda, policy);
     let by_contact = judge_contacts(health, agenda, by_registration.is_none());
     let worst = match (by_registration, by_contact) {
@@ -461,7 +470,7 @@ fn judge_contacts(health: &TrunkHealth, agenda: &mut Agenda, alone: bool) -> Opt
 fn settle(health: &mut TrunkHealth, at: Timestamp, policy: &HealthPolicy) {
     health.at = at;
     note_losses(health, at, policy);
-    if health.suppressed_since.is_some() && at >= end_of_suppression(health, policy) {
+    if !is_blind(health) && health.suppressed_since.is_some() && at >= end_of_suppression(health, policy) {
         health.suppressed_since = None;
     }
     let mut agenda = Agenda { now: at, next: None };
@@ -475,9 +484,17 @@ fn settle(health: &mut TrunkHealth, at: Timestamp, policy: &HealthPolicy) {
     health.standing = judged.standing;
 }
 
+/// Whether what happens to the trunk now would not be seen.
+const fn is_blind(health: &TrunkHealth) -> bool {
+    match health.view {
+        View::Lost { .. } | View::Unlisted { .. } => true,
+        View::Listed | View::Absent { .. } => false,
+    }
+}
+
 /// A loss is one leaving of registered, confirmed, and seen: what happens while we are blind is dated when we see it.
 fn note_losses(health: &mut TrunkHealth, at: Timestamp, policy: &HealthPolicy) {
-    if matches!(health.view, View::Lost { .. } | View::Unlisted { .. }) || health.registrations.is_empty() {
+    if is_blind(health) || health.registrations.is_empty() {
         return;
     }
     let mut agenda = Agenda { now: at, next: None };
@@ -549,7 +566,8 @@ fn hold_down(health: &mut TrunkHealth, at: Timestamp, judged: Judgement, policy:
             if let Some(since) = health.suppressed_since {
                 return hold(Health::Unstable, Reason::Suppressed { since });
             }
-            if at < after(since, policy.recovery) {
+            // A link that was just lost may be silent about the next failure: nothing is let go until it is heard again.
+            if at < after(since, policy.recovery) || is_blind(health) {
                 return hold(Health::Unstable, Reason::Recovering { since });
             }
             health.held = false;

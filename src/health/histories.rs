@@ -473,3 +473,24 @@ fn asterisks_own_schedule_replaces_what_intervals_suggest() {
     assert_eq!(told(stable(), &history, 3600.0, &policy), [], "the provider grants an hour today");
     assert_eq!(told(stable(), &history, 3650.0, &policy), [(3640.0, Suspect, Clear)]);
 }
+
+#[test]
+fn a_recovery_does_not_end_while_nobody_can_see_it() {
+    let history = [event(0.0, Rejected), event(60.0, Registered), lost(80.0, 80.0)];
+    let unseen = told(stable(), &history, 94.0, &HealthPolicy::default());
+    assert_eq!(unseen.last().unwrap().1, Unstable, "{unseen:?}");
+    let back = [&history[..], &listed(93.0, Registered)[..]].concat();
+    let seen = told(stable(), &back, 100.0, &HealthPolicy::default());
+    assert_eq!(seen.last().unwrap(), &(93.0, Stable, Standing::Clear));
+}
+
+#[test]
+fn allowing_the_unknown_does_not_allow_what_was_last_seen_to_fail() {
+    let policy = HealthPolicy { on_unknown: OnUnknown::Allow, ..HealthPolicy::default() };
+    for failing in [vec![event(0.0, Rejected)], vec![event(0.0, Unregistered)]] {
+        let history = [&failing[..], &[lost(1.0, 1.0)]].concat();
+        let changes = told(stable(), &history, 300.0, &policy);
+        let (_, status, standing) = changes.last().unwrap();
+        assert_eq!((*status, *standing), (Unknown, Standing::Hold), "{changes:?}");
+    }
+}
