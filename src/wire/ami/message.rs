@@ -49,6 +49,24 @@ impl Message {
         Self { lines: Bytes::copy_from_slice(&self.lines) }
     }
 
+    /// The same message with [`REDACTED`] wherever it says `secret`, if that is not empty.
+    #[must_use]
+    pub(super) fn without(self, secret: &str) -> Self {
+        let found = |lines: &[u8]| memchr::memmem::find(lines, secret.as_bytes());
+        if secret.is_empty() || found(&self.lines).is_none() {
+            return self;
+        }
+        let mut lines = Vec::with_capacity(self.lines.len());
+        let mut rest: &[u8] = &self.lines;
+        while let Some(at) = found(rest) {
+            lines.extend_from_slice(&rest[..at]);
+            lines.extend_from_slice(REDACTED.as_bytes());
+            rest = &rest[at + secret.len()..];
+        }
+        lines.extend_from_slice(rest);
+        Self { lines: lines.into() }
+    }
+
     /// Bytes on the wire, the closing blank line left out.
     #[must_use]
     pub fn wire_len(&self) -> usize {
@@ -511,6 +529,15 @@ mod tests {
 
     use super::super::codec::tests::recorded;
     use super::*;
+
+    #[test]
+    fn what_is_to_be_left_out_is_left_out_everywhere() {
+        let message = Message::from_text("Response: Error\r\nMessage: hunter2 is not hunter2hunter2\r\n");
+        let left = message.clone().without("hunter2");
+        assert_eq!(left.get("Message").unwrap(), "[redacted] is not [redacted][redacted]");
+        assert_eq!(message.clone().without("hunter3"), message);
+        assert_eq!(message.clone().without(""), message);
+    }
 
     const REGISTRATIONS: &str = include_str!("../../../tests/fixtures/ami-registrations.txt");
     const ENDPOINT: &str = include_str!("../../../tests/fixtures/ami-endpoint.txt");

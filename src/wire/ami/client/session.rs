@@ -225,8 +225,25 @@ impl From<io::Error> for SessionError {
 
 const SHUTTING_DOWN: &str = "Asterisk is shutting down";
 
+/// The most of a refusal that is repeated, in characters. Asterisk's longest is a third of it.
+const LONGEST_REFUSAL: usize = 300;
+
 fn refusal_text(response: &Message) -> String {
-    response.get("Message").map_or_else(|| "no message".to_owned(), |text| text.trim().to_owned())
+    response.get("Message").map_or_else(
+        || "no message".to_owned(),
+        |text| {
+            let text = text.trim();
+            match text.char_indices().nth(LONGEST_REFUSAL) {
+                Some((end, _)) => format!("{}...", &text[..end]),
+                None => text.to_owned(),
+            }
+        },
+    )
+}
+
+/// A refusal without what we logged in with, should the peer repeat it: its words go into logs, answers and the history.
+fn without_ours(response: &Message, ours: &[&SecretString]) -> Message {
+    ours.iter().fold(response.clone(), |response, secret| response.without(secret.expose_secret()))
 }
 
 /// The key of a challenge login: lower-case hex of MD5 over challenge and secret.
@@ -264,6 +281,7 @@ pub(super) struct LoggedIn {
     decoder: Decoder,
     ids: Ids,
     heard: Instant,
+    secret: SecretString,
     pub(super) banner: Banner,
     pub(super) peer: String,
 }
@@ -310,8 +328,8 @@ pub(super) async fn open(
         Role::Actions => "off".to_owned(),
     };
     let challenge = login.ask(&Action::challenge(), "challenge").await?;
-    let action = if challenge.is_error() {
-        let message = refusal_text(&challenge);
+    let (action, key) = if challenge.is_error() {
+        let message = refusal_text(&without_ours(&challenge, &[&settings.secret]));
         if message.starts_with(SHUTTING_DOWN) {
             return Err(SessionError::ShuttingDown);
         }
@@ -323,15 +341,16 @@ pub(super) async fn open(
         if !allowed {
             return Err(Refusal::PlainForbidden { message }.into());
         }
-        login_action(&settings.username, &mask, "Secret", &settings.secret, None)
+        (login_action(&settings.username, &mask, "Secret", &settings.secret, None), None)
     } else {
         let challenge = challenge.get_filled("Challenge").ok_or(SessionError::Protocol { what: "a challenge" })?;
         let key = md5_key(&challenge, &settings.secret);
-        login_action(&settings.username, &mask, "Key", &key, Some("MD5"))
+        (login_action(&settings.username, &mask, "Key", &key, Some("MD5")), Some(key))
     };
     let response = login.ask(&action.map_err(SessionError::Login)?, "answer to the login").await?;
     if response.is_error() {
-        let message = refusal_text(&response);
+        let ours: Vec<&SecretString> = [Some(&settings.secret), key.as_ref()].into_iter().flatten().collect();
+        let message = refusal_text(&without_ours(&response, &ours));
         return Err(if message.starts_with(SHUTTING_DOWN) {
             SessionError::ShuttingDown
         } else if message.to_ascii_lowercase().contains("already in use") {
@@ -346,6 +365,7 @@ pub(super) async fn open(
         decoder: login.decoder,
         ids: login.ids,
         heard: Instant::now(),
+        secret: settings.secret.clone(),
         banner,
         peer: connection.peer,
     })
@@ -536,6 +556,7 @@ impl LoggedIn {
             heard: self.heard,
             last_heard,
             asked: self.heard,
+            secret: self.secret,
             parts,
         };
         (Requests { queue, ids }, task.run(self.io))
@@ -567,6 +588,8 @@ struct Task {
     last_heard: Timestamp,
     /// When the last `Ping` was sent.
     asked: Instant,
+    /// What we logged in with, which no refusal may repeat.
+    secret: SecretString,
     parts: SessionParts,
 }
 
@@ -683,7 +706,7 @@ impl Task {
             if let Some(complete) = current.receive(&message, limits)
                 && let Some(current) = self.current.take()
             {
-                current.finish(complete, limits);
+                current.finish(complete, limits, &self.secret);
             }
             return;
         }
@@ -786,7 +809,7 @@ impl Current {
         }
     }
 
-    fn finish(self, complete: Complete, limits: Limits) {
+    fn finish(self, complete: Complete, limits: Limits, secret: &SecretString) {
         let Some(reply) = self.reply else { return };
         let answer = if self.too_large {
             Err(CallError::TooLarge { items: limits.list_items, bytes: limits.list_bytes })
@@ -796,7 +819,7 @@ impl Current {
                 Complete::List(complete) => (self.response.unwrap_or_else(|| complete.clone()), Some(complete)),
             };
             if response.is_error() {
-                Err(CallError::Refused(Box::new(response)))
+                Err(CallError::Refused(Box::new(without_ours(&response, &[secret]))))
             } else {
                 Ok(Reply { response, items: self.items, injected: self.injected, complete })
             }
