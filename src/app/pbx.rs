@@ -24,7 +24,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::{
-    clock::{Clock, Timestamp},
+    clock::{Clock, Timestamp, between},
     decision::Input,
     ids::{ContactUri, EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{DeclaredTrunk, Directory, Finding, ListedContact, Lists, Observer, Request, Sighting, Ticket, Told},
@@ -46,6 +46,8 @@ const TICK: Duration = Duration::from_millis(250);
 const ABSENT_AFTER: u32 = 6;
 /// Contacts waiting to be asked once more.
 const QUALIFY_LIMIT: usize = 64;
+/// How often at most it is logged that events were lost.
+const OVERFLOW_SAID: Duration = Duration::from_secs(60);
 
 /// How one PBX is watched.
 #[derive(Debug, Clone)]
@@ -193,6 +195,8 @@ pub fn watch_pbx(
         to_qualify: VecDeque::new(),
         absent: 0,
         error_said: None,
+        overflow_said: None,
+        overflow_unsaid: 0,
     };
     tracker.spawn(watcher.run(events, declarations, stop).instrument(span));
     PbxHandle { link, status: watched, declare }
@@ -246,6 +250,10 @@ struct Watcher {
     absent: u32,
     /// The last failure of a list, so that it is logged once.
     error_said: Option<String>,
+    /// When lost events were last logged.
+    overflow_said: Option<Timestamp>,
+    /// How many were lost since.
+    overflow_unsaid: u64,
 }
 
 /// What the task waits for.
@@ -354,8 +362,15 @@ impl Watcher {
             },
             LinkEvent::Overflow { lost } => {
                 self.status.send_modify(|status| status.overflowed += lost);
-                warn!(lost, "events were not taken in time and are lost; the lists are read again");
-                self.observer.overflowed(self.clock.now())
+                let now = self.clock.now();
+                self.overflow_unsaid += lost;
+                // A PBX that sends more than can be taken would fill the log with it, too.
+                if self.overflow_said.is_none_or(|said| between(said, now) >= OVERFLOW_SAID) {
+                    let lost = std::mem::take(&mut self.overflow_unsaid);
+                    warn!(lost, "events were not taken in time and are lost; the lists are read again");
+                    self.overflow_said = Some(now);
+                }
+                self.observer.overflowed(now)
             }
             LinkEvent::Lost { at, since, error } => {
                 let error = chain(error.as_ref());
@@ -646,14 +661,22 @@ fn permission(answer: &Result<Reply, CallError>) -> Permission {
     }
 }
 
-/// The items of one kind; one that cannot be read is logged and left out.
+/// The items of one kind; those that cannot be read are left out, and the log says how many and why the first could not.
 fn items_of<T>(items: &[Message], event: &str, read: impl Fn(&Message) -> Result<T, EventError>) -> Vec<T> {
     let mut found = Vec::with_capacity(items.len());
+    let mut first_error = None;
+    let mut unread = 0_usize;
     for item in items.iter().filter(|item| item.is_event(event)) {
         match read(item) {
             Ok(item) => found.push(item),
-            Err(error) => warn!(%error, "a list item cannot be read"),
+            Err(error) => {
+                unread += 1;
+                first_error.get_or_insert(error);
+            }
         }
+    }
+    if let Some(error) = first_error {
+        warn!(%error, unread, event, "items of a list cannot be read");
     }
     found
 }
