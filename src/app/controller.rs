@@ -40,8 +40,15 @@ const SUBMISSIONS: usize = 256;
 const COMMITTED: usize = 1024;
 /// How often what is older than the retention is deleted.
 const PRUNE: Duration = Duration::from_secs(3600);
-/// How long each stage of stopping may take before what still runs is named and left.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long each stage of stopping may take before what still runs is named and left. Together they stay below the 20 s
+/// after which a supervisor loses patience; the PBXs' stages run at once.
+const GRACE: Duration = Duration::from_secs(4);
+/// The same for the dispatcher: a little longer than [`OutboxPolicy::grace`], so that it cuts its attempts off itself.
+const DISPATCH_GRACE: Duration = Duration::from_secs(6);
+/// The same for the deciding loop and its committer, which try a failing store for a while longer.
+const DECIDING_GRACE: Duration = Duration::from_secs(6);
+/// The same for the store, which folds its log into the file.
+const STORE_GRACE: Duration = Duration::from_secs(3);
 
 /// What a controller is made of.
 #[derive(Debug)]
@@ -119,10 +126,10 @@ struct Stage {
 }
 
 impl Stage {
-    async fn end(&self, what: &str) {
+    async fn end(&self, what: &str, grace: Duration) {
         self.stop.cancel();
         self.tasks.close();
-        if tokio::time::timeout(GRACE, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(grace, self.tasks.wait()).await.is_err() {
             warn!(stage = what, tasks = self.tasks.len(), "still running after the grace period; left behind");
         }
     }
@@ -277,7 +284,7 @@ impl Controller {
 
     /// Stops watching a PBX: nobody hears it any more, so its trunks must not stay as they are.
     async fn unwatch(&self, watched: Watched, why: &str) -> Result<()> {
-        watched.stage.end("a PBX").await;
+        watched.stage.end("a PBX", GRACE).await;
         let at = self.clock.now();
         let fact = PbxFact::Lost { last_heard: at, error: why.to_owned() };
         self.decide(Input::Pbx { pbx: watched.settings.pbx, at, fact }).await
@@ -344,14 +351,16 @@ impl Controller {
     pub async fn stop(self) {
         self.ready.set_phase(Phase::Stopping);
         info!("stopping");
-        self.intake.end("intake").await;
-        for watched in self.pbxs.lock().await.drain(..) {
-            watched.stage.end("a PBX").await;
-        }
-        self.dispatch.end("dispatcher").await;
+        // The PBXs' tokens are children of the intake's.
+        let watched: Vec<Watched> = self.pbxs.lock().await.drain(..).collect();
+        let pbxs = watched.iter().map(|one| one.stage.end(one.settings.pbx.as_str(), GRACE));
+        tokio::join!(self.intake.end("intake", GRACE), futures_util::future::join_all(pbxs));
+        self.dispatch.end("dispatcher", DISPATCH_GRACE).await;
         drop(self.inputs);
-        self.deciding.end("deciding").await;
-        self.store.close().await;
+        self.deciding.end("deciding", DECIDING_GRACE).await;
+        if tokio::time::timeout(STORE_GRACE, self.store.close()).await.is_err() {
+            warn!("the store is still at work after the grace period; left behind, its log is read at the next start");
+        }
         info!("stopped");
     }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
 use super::{Controller, Parameters, steps::chain};
@@ -18,24 +18,57 @@ use crate::{
 /// # Errors
 /// It cannot be started.
 pub async fn run(config: Config, file: Option<&Path>) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be listened for")?;
+    let mut stop = StopSignals::new()?;
     let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let controller = Controller::start(Parameters::of(&config, &clock)?, Arc::clone(&clock)).await?;
+    // Starting waits for the store, and reading again for files and the store: neither may keep a signal waiting.
+    let controller = tokio::select! {
+        started = Controller::start(Parameters::of(&config, &clock)?, Arc::clone(&clock)) => started?,
+        () = stop.recv() => {
+            info!("stopped before everything had started");
+            return Ok(());
+        }
+    };
     let mut config = config;
     loop {
         tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match read_again(&config, file, &clock, &controller).await {
-                Ok(read) => config = read,
-                Err(error) => error!(error = %chain(&*error), "the configuration was not taken; the old one stays in force"),
+            () = stop.recv() => break,
+            _ = hang_up.recv() => tokio::select! {
+                () = stop.recv() => break,
+                read = read_again(&config, file, &clock, &controller) => match read {
+                    Ok(read) => config = read,
+                    Err(error) => {
+                        error!(error = %chain(&*error), "the configuration was not taken; the old one stays in force");
+                    }
+                },
             },
         }
     }
     controller.stop().await;
     Ok(())
+}
+
+/// The signals that end it.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?,
+            interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be listened for")?,
+        })
+    }
+
+    /// Waits for one of them. Cancel safe: a signal that was not seen is seen the next time.
+    async fn recv(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// The process's environment, without what is not text: no key of ours is.
@@ -49,7 +82,10 @@ async fn read_again(
     clock: &Arc<dyn Clock>,
     controller: &Controller,
 ) -> Result<Config> {
-    let config = Config::load(file, environment())?;
+    // The file may be a pipe, or lie on a disk that does not answer.
+    let path = file.map(Path::to_owned);
+    let reading = tokio::task::spawn_blocking(move || Config::load(path.as_deref(), environment()));
+    let config = reading.await.context("the configuration could not be read")??;
     for key in Config::restart_needed(before, &config) {
         warn!(key, "changed in the configuration, but takes effect only after a restart");
     }
