@@ -2,7 +2,7 @@
 
 use std::{
     fmt::Write as _,
-    io::BufRead as _,
+    io::{BufRead as _, Read as _},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::{CONFIGURATION, FAILED, Failure, OK, print};
+use super::{CONFIGURATION, FAILED, Failure, OK, print, table::harmless};
 use crate::{
     api::{Role, auth},
     app::{self, check::Level, replay::Replay, run::environment},
@@ -27,6 +27,8 @@ const DEMO: Duration = Duration::from_secs(40);
 const SQLITE: [u8; 16] = *b"SQLite format 3\0";
 /// Journal rows read at once.
 const JOURNAL_PAGE: u32 = 1000;
+/// The longest line of a journal that is read, in bytes: the board of some ten thousand trunks.
+const LONGEST_ROW: u64 = 256 * 1024 * 1024;
 
 /// The configuration, or why it cannot be used: exit code 64, before any port or store is opened.
 fn load(file: Option<&Path>) -> Result<Config, Failure> {
@@ -64,9 +66,9 @@ pub(super) async fn check(file: Option<&Path>, json: bool) -> Result<u8, Failure
     } else {
         print("ok       configuration  every key is known and fits\n")?;
         for check in &checks {
-            print(&format!("{:<8} {:<14} {}\n", check.level, check.of, check.found))?;
+            print(&format!("{:<8} {:<14} {}\n", check.level, check.of, harmless(&check.found)))?;
             for line in check.fix.lines() {
-                print(&format!("{:24}{line}\n", ""))?;
+                print(&format!("{:24}{}\n", "", harmless(line)))?;
             }
         }
     }
@@ -126,12 +128,20 @@ pub(super) async fn replay(file: &Path, json: bool) -> Result<u8, Failure> {
         }
         store.close().await;
     } else {
-        let lines = std::io::BufReader::new(std::fs::File::open(file)?).lines();
-        for (number, line) in (1..).zip(lines) {
+        let mut rows = std::io::BufReader::new(std::fs::File::open(file)?);
+        let mut line = Vec::new();
+        for number in 1_u64.. {
             let named = || format!("line {number} of {} is no journal row", file.display());
-            let line = line.with_context(named)?;
-            if !line.trim().is_empty() {
-                let row: JournalRow = serde_json::from_str(&line).with_context(named)?;
+            line.clear();
+            let read = (&mut rows).take(LONGEST_ROW + 1).read_until(b'\n', &mut line).with_context(named)?;
+            if read == 0 {
+                break;
+            }
+            if u64::try_from(read).is_ok_and(|read| read > LONGEST_ROW) {
+                return Err(anyhow::anyhow!("{}: it is longer than {LONGEST_ROW} bytes", named()).into());
+            }
+            if !line.trim_ascii().is_empty() {
+                let row: JournalRow = serde_json::from_slice(&line).with_context(named)?;
                 told(&mut replay, &row, json)?;
             }
         }
@@ -139,7 +149,7 @@ pub(super) async fn replay(file: &Path, json: bool) -> Result<u8, Failure> {
     replay.end();
     let differences = replay.differences.len();
     for difference in &replay.differences {
-        print(&format!("DIFFERENT  {difference}\n"))?;
+        print(&format!("DIFFERENT  {}\n", harmless(&difference.to_string())))?;
     }
     if !json {
         print(&format!(
@@ -164,14 +174,13 @@ fn told(replay: &mut Replay, row: &JournalRow, json: bool) -> Result<(), Failure
         if json {
             print(&format!("{}\n", serde_json::to_string(&event)?))?;
         } else {
-            print(&format!("{:.3}  {:<16} {}\n", event.at, event.kind, event.data))?;
+            print(&format!("{:.3}  {:<16} {}\n", event.at, event.kind, harmless(&event.data.to_string())))?;
         }
     }
     Ok(())
 }
 
 fn read_head(file: &Path) -> std::io::Result<[u8; 16]> {
-    use std::io::Read as _;
     let mut head = [0; 16];
     let mut file = std::fs::File::open(file)?;
     let mut filled = 0;

@@ -310,6 +310,12 @@ fn not_yet(command: &str) -> Failure {
     Failure::new(CONFIGURATION, anyhow::anyhow!("not yet: `{command}` comes with a later version"))
 }
 
+/// Lines with the control characters in them written out: other people's words must not steer a terminal.
+#[must_use]
+pub fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(table::harmless).collect::<Vec<_>>().join("\n")
+}
+
 /// Prints to standard output. A reader that has seen enough (`| head`) is no failure.
 ///
 /// # Errors
