@@ -3,8 +3,12 @@
 //! It goes to standard error, as text or as a JSON object a line; standard output is the commands' own. The filter and
 //! the format come from the configuration, and from `TRUNKWARDEN_LOG` and `TRUNKWARDEN_LOG_FORMAT`, which win: they can
 //! be set where the configuration cannot be read, and apply to commands that have none.
+//!
+//! The log carries other people's words: a PBX's refusal, a provider's cause, a name somebody chose. What of them would
+//! steer a terminal or begin a line of its own is written out ([`Tame`]). And a log that cannot be written (a full disk,
+//! a pipe whose reader has gone) must not end a controller that holds campaigns: what does not fit is lost.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
@@ -117,12 +121,80 @@ where
 {
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter("log.level", &settings.filter)?)
-        .with_writer(writer)
+        .with_writer(Taming { inner: writer, colour })
+        // It would say so on standard error, which panics where that is what cannot be written.
+        .log_internal_errors(false)
         .with_ansi(colour);
     Ok(match settings.format {
         LogFormat::Text => Box::new(builder.finish()),
         LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
     })
+}
+
+/// Makes [`Tame`] writers.
+struct Taming<M> {
+    inner: M,
+    colour: bool,
+}
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for Taming<M> {
+    type Writer = Tame<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Tame { inner: self.inner.make_writer(), colour: self.colour }
+    }
+}
+
+/// Writes entries, one with each call as `tracing_subscriber` does, without what a terminal or a reader of lines would
+/// obey: control characters but the last line feed are written out, as `\\n` or `\\u{1b}`. In colour, sequences that only
+/// set a colour pass: they are the subscriber's own.
+struct Tame<W> {
+    inner: W,
+    colour: bool,
+}
+
+impl<W: Write> Write for Tame<W> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(entry);
+        let (line, end) = text.strip_suffix('\n').map_or((&*text, ""), |line| (line, "\n"));
+        if line.contains(char::is_control) {
+            let tamed = tame(line, self.colour) + end;
+            self.inner.write_all(tamed.as_bytes())?;
+        } else {
+            self.inner.write_all(entry)?;
+        }
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+fn tame(line: &str, colour: bool) -> String {
+    let mut tamed = String::with_capacity(line.len() + 16);
+    let mut rest = line;
+    while let Some(c) = rest.chars().next() {
+        let length = match colour_sequence(rest) {
+            Some(length) if colour => length,
+            Some(_) | None => c.len_utf8(),
+        };
+        let (taken, behind) = rest.split_at(length);
+        if c.is_control() && length == c.len_utf8() {
+            tamed.extend(c.escape_default());
+        } else {
+            tamed.push_str(taken);
+        }
+        rest = behind;
+    }
+    tamed
+}
+
+/// The length of the sequence that sets a colour (SGR, ECMA-48 section 8.3.117) at the beginning of `text`.
+fn colour_sequence(text: &str) -> Option<usize> {
+    let parameters = text.strip_prefix("\u{1b}[")?;
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    parameters[end..].starts_with('m').then_some(2 + end + 1)
 }
 
 #[cfg(test)]
@@ -188,5 +260,38 @@ mod tests {
         assert_eq!(error.to_string(), "TRUNKWARDEN_LOG_FORMAT: \"xml\" is no log format: use text or json");
         let error = LogSettings::default().with_variables(env(&[("TRUNKWARDEN_LOG", "a=loud")])).unwrap_err();
         assert!(error.to_string().starts_with("TRUNKWARDEN_LOG: "), "{error}");
+    }
+
+    #[test]
+    fn what_others_say_cannot_steer_a_terminal_or_begin_a_line() {
+        let words = "403\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}1m\r\n2026-01-01 INFO forged";
+        let text = logged(&LogSettings::default(), || tracing::warn!(error = %words, "{words}"));
+        assert_eq!(text.lines().count(), 1, "{text:?}");
+        assert!(!text.trim_end_matches('\n').contains(char::is_control), "{text:?}");
+        assert!(text.contains(r"error=403\u{1b}[2J\u{1b}]0;x\u{7}\u{9b}1m\r\n2026-01-01 INFO forged"), "{text:?}");
+    }
+
+    #[test]
+    fn in_colour_only_colours_pass() {
+        assert_eq!(
+            tame("\u{1b}[2m10:00\u{1b}[0m \u{1b}[2J\u{1b}[", true),
+            "\u{1b}[2m10:00\u{1b}[0m \\u{1b}[2J\\u{1b}["
+        );
+        assert_eq!(tame("\u{1b}[2m10:00", false), "\\u{1b}[2m10:00");
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_ends_nothing() {
+        struct Full;
+        impl io::Write for Full {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::StorageFull.into())
+            }
+        }
+        let subscriber = subscriber(&LogSettings::default(), || Full, false).unwrap();
+        tracing::subscriber::with_default(subscriber, || tracing::error!("said to nobody"));
     }
 }

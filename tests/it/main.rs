@@ -5,5 +5,6 @@ mod architecture;
 mod config;
 mod dependencies;
 mod lab;
+mod robust;
 mod store_contract;
 mod webhook;
