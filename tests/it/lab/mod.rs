@@ -12,8 +12,11 @@
 #![allow(dead_code, reason = "a vocabulary for lab tests: which words are in use changes with the tests")]
 
 mod itself;
+pub(crate) mod program;
 pub(crate) mod raw_ami;
 pub(crate) mod relay;
+mod system_discovery;
+mod system_hold;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
