@@ -19,6 +19,7 @@ mod system_discovery;
 mod system_hold;
 mod system_input;
 mod system_links;
+mod system_operator;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
