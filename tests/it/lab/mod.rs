@@ -18,6 +18,7 @@ pub(crate) mod relay;
 mod system_discovery;
 mod system_hold;
 mod system_input;
+mod system_likeness;
 mod system_links;
 mod system_operator;
 

@@ -102,12 +102,17 @@ impl<S: Read + Write> RawAmi<S> {
 
     /// The next event of this name that satisfies `wanted`; others are dropped.
     pub(crate) fn event(&mut self, name: &str, wanted: impl Fn(&Message) -> bool) -> std::io::Result<Message> {
-        let fits = |message: &Message| header(message, "Event") == name && wanted(message);
-        for message in std::mem::take(&mut self.pending) {
-            if fits(&message) {
-                return Ok(message);
-            }
+        self.any_event(|message| header(message, "Event") == name && wanted(message))
+    }
+
+    /// The next event that satisfies `fits`, whatever its name; others are dropped.
+    pub(crate) fn any_event(&mut self, fits: impl Fn(&Message) -> bool) -> std::io::Result<Message> {
+        if let Some(place) = self.pending.iter().position(&fits) {
+            let message = self.pending.remove(place);
+            self.pending.drain(..place);
+            return Ok(message);
         }
+        self.pending.clear();
         loop {
             let message = self.message()?;
             if fits(&message) {
