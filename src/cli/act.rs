@@ -75,7 +75,7 @@ pub(super) async fn release(client: &Client, common: &Common, style: &Style, tar
             harmless(hold.trunk.as_str()),
             hold.by,
             style.time(hold.since),
-            harmless(&hold.reason),
+            harmless(&style.reason_at(&hold.reason, hold.since)),
             hold.id
         )
     });

@@ -50,8 +50,8 @@ pub(super) async fn run(file: Option<&Path>) -> Result<u8, Failure> {
 
 /// `demo`: the whole story, in so long.
 pub(super) async fn demo(lasting: Option<Duration>) -> Result<u8, Failure> {
-    // The story is told on standard output; the log would tell it twice.
-    let log = LogSettings { filter: "warn".to_owned(), ..LogSettings::default() };
+    // The story is told on standard output, broken network and all; the log would tell it twice.
+    let log = LogSettings { filter: "error".to_owned(), ..LogSettings::default() };
     telemetry::init(&log.with_variables(environment())?)?;
     app::demo::demo(lasting.unwrap_or(DEMO)).await?;
     Ok(OK)

@@ -14,6 +14,7 @@ use crate::{
         Items, availability::Availability, campaigns::Campaign, gate::GateAnswer, history, holds::Hold,
         outbox::OutboxItem, trunks::Trunk,
     },
+    clock::Timestamp,
     health::Health,
     ids::{PbxId, TrunkId},
 };
@@ -62,7 +63,7 @@ pub(super) async fn trunks(
             style.age(trunk.since),
             if trunk.gate.allow { "allow" } else { "hold" }.to_owned(),
             trunk.registration.state,
-            beside(&trunk.gate.reason, trunk.health),
+            style.reason(&beside(&trunk.gate.reason, trunk.health)),
         ]
     });
     let header = ["TRUNK", "HEALTH", "SINCE", "AGE", "GATE", "REGISTRATION", "REASON"];
@@ -143,6 +144,7 @@ pub(super) async fn history(client: &Client, style: &Style, asked: HistoryAsked)
 
 fn print_history(style: &Style, entries: Vec<history::Entry>, since: &str) -> Result<u8, Failure> {
     let rows = entries.into_iter().map(|entry| {
+        let detail = detail(style, &entry.detail, entry.from.as_deref(), entry.at);
         vec![
             style.time(entry.at),
             entry.kind.as_str().to_owned(),
@@ -150,23 +152,46 @@ fn print_history(style: &Style, entries: Vec<history::Entry>, since: &str) -> Re
             entry.to,
             entry.count.to_string(),
             if entry.last_at == entry.first_at { String::new() } else { style.time(entry.last_at) },
-            detail(&entry.detail),
+            detail,
         ]
     });
     let header = ["AT", "KIND", "FROM", "TO", "COUNT", "LAST", "DETAIL"];
     print_table(style, &header, rows.collect(), &format!("nothing happened since {since}; --since looks further back"))
 }
 
-/// `{"subject":"reg","code":403}` as `reg code=403`.
-fn detail(detail: &Value) -> String {
+/// `{"subject":"reg","code":403}` as `reg code=403`: first what it is about, then why as it sounded at `at`, and how long
+/// what ended had lasted; then the rest, but for what an entry has anyhow. `--json` has all of it.
+fn detail(style: &Style, detail: &Value, from: Option<&str>, at: Timestamp) -> String {
     let Value::Object(map) = detail else {
         return if detail.is_null() { String::new() } else { detail.to_string() };
     };
-    let plain = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let subject = map.get("subject").map(plain);
-    let others = map.iter().filter(|(key, value)| *key != "subject" && !value.is_null());
-    let others = others.map(|(key, value)| format!("{key}={}", plain(value)));
-    subject.into_iter().chain(others).collect::<Vec<_>>().join(" ")
+    let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+    let lasted = |what: Option<&str>, key: &str| {
+        let seconds = map.get(key).and_then(Value::as_f64)?;
+        what.map(|what| format!("({what} for {})", span(seconds)))
+    };
+    let by = text("by");
+    // Whose series a hold belongs to says less than who did it.
+    let subject = match &by {
+        Some(by) => Some(format!("by {by}")),
+        None => text("subject"),
+    };
+    let reason = text("reason").map(|reason| style.reason_at(&reason, at));
+    let mut parts: Vec<String> = Vec::new();
+    match (subject, reason) {
+        (Some(subject), Some(reason)) => parts.push(format!("{subject}: {reason}")),
+        (subject, reason) => parts.extend(subject.or(reason)),
+    }
+    parts.extend(lasted(from, "after_seconds").or_else(|| lasted(Some("held"), "held_seconds")));
+    let told = ["subject", "by", "reason", "after_seconds", "held_seconds"];
+    for (key, value) in map {
+        let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let usual = key == "source" && plain == "event";
+        if !told.contains(&key.as_str()) && !value.is_null() && !usual {
+            parts.push(format!("{key}={plain}"));
+        }
+    }
+    parts.join(" ")
 }
 
 /// `availability`
@@ -199,8 +224,8 @@ pub(super) async fn availability(
         vec!["not observed".to_owned(), span(found.unknown_seconds)],
         vec!["outages".to_owned(), found.outages.to_string()],
         vec!["longest outage".to_owned(), span(found.longest_outage_seconds)],
-        vec!["mean outage".to_owned(), maybe(found.mttr_seconds)],
-        vec!["mean time between".to_owned(), maybe(found.mtbf_seconds)],
+        vec!["mean outage (MTTR)".to_owned(), maybe(found.mttr_seconds)],
+        vec!["mean time between (MTBF)".to_owned(), maybe(found.mtbf_seconds)],
     ];
     for (fault, seconds) in &found.by_fault {
         rows.push(vec![format!("fault of {fault}"), span(*seconds)]);
@@ -213,10 +238,13 @@ pub(super) async fn availability(
     Ok(OK)
 }
 
-/// Seconds as people say them, whole ones.
+/// Seconds as people say them, whole ones: `29d 23h 59m 54s`.
 fn span(seconds: f64) -> String {
-    let whole = std::time::Duration::try_from_secs_f64(seconds.round()).unwrap_or_default();
-    humantime::format_duration(whole).to_string()
+    let whole = std::time::Duration::try_from_secs_f64(seconds.round()).unwrap_or_default().as_secs();
+    let parts = [(whole / 86_400, 'd'), (whole / 3600 % 24, 'h'), (whole / 60 % 60, 'm'), (whole % 60, 's')];
+    let said: Vec<String> =
+        parts.iter().filter(|(count, _)| *count > 0).map(|(count, unit)| format!("{count}{unit}")).collect();
+    if said.is_empty() { "0s".to_owned() } else { said.join(" ") }
 }
 
 /// What `gate` asks.
@@ -246,7 +274,7 @@ pub(super) async fn gate(client: &Client, common: &Common, style: &Style, asked:
             "{word} {} ({}): {}\n",
             harmless(&trunk),
             said.health,
-            harmless(&beside(&said.reason, said.health))
+            harmless(&style.reason(&beside(&said.reason, said.health)))
         ))?;
     }
     Ok(if said.allow { OK } else { FAILED })
@@ -269,7 +297,7 @@ pub(super) async fn holds(client: &Client, common: &Common, style: &Style, all: 
             hold.by.to_string(),
             hold.campaigns.len().to_string(),
             hold.id.to_string(),
-            hold.reason,
+            style.reason_at(&hold.reason, hold.since),
         ];
         if all {
             row.insert(4, style.maybe_time(hold.released_at));
@@ -319,6 +347,7 @@ pub(super) async fn outbox(
     }
     let rows = answer.read::<Items<OutboxItem>>()?.items.into_iter().map(|item| {
         vec![
+            style.maybe_time(minted_at(item.id.as_str())),
             item.id.to_string(),
             item.kind.as_str().to_owned(),
             item.dialer,
@@ -329,8 +358,14 @@ pub(super) async fn outbox(
             item.last_error.unwrap_or_default(),
         ]
     });
-    let header = ["ID", "TYPE", "TO", "CAMPAIGN", "STATE", "ATTEMPTS", "NEXT", "LAST ERROR"];
+    let header = ["AT", "ID", "TYPE", "TO", "CAMPAIGN", "STATE", "ATTEMPTS", "NEXT", "LAST ERROR"];
     print_table(style, &header, rows.collect(), "the outbox is empty")
+}
+
+/// When an id was made: it ends with a ULID, whose first part is a time.
+fn minted_at(id: &str) -> Option<Timestamp> {
+    let ulid: ulid::Ulid = id.rsplit('_').next()?.parse().ok()?;
+    Timestamp::from_millisecond(ulid.timestamp_ms().try_into().ok()?).ok()
 }
 
 #[cfg(test)]
@@ -341,12 +376,31 @@ mod tests {
 
     #[test]
     fn a_detail_begins_with_its_subject() {
+        let at = "2026-08-01T12:00:00.5Z".parse().unwrap();
+        let style = Style::new(true, false, at);
+        let detail = |value| detail(&style, &value, Some("stable"), at);
         assert_eq!(
-            detail(&json!({"code": 403, "subject": "airtel-reg", "text": "Forbidden", "x": null})),
+            detail(json!({"code": 403, "subject": "airtel-reg", "text": "Forbidden", "source": "event", "x": null})),
             "airtel-reg code=403 text=Forbidden"
         );
-        assert_eq!(detail(&json!(null)), "");
-        assert_eq!(detail(&json!("why")), "\"why\"");
+        assert_eq!(detail(json!({"subject": "airtel-reg", "source": "list"})), "airtel-reg source=list");
+        assert_eq!(detail(json!(null)), "");
+        assert_eq!(detail(json!("why")), "\"why\"");
+        let reason = "airtel-reg rejected since 2026-08-01T11:57:00Z";
+        assert_eq!(
+            detail(json!({"reason": reason, "after_seconds": 61.7})),
+            "airtel-reg rejected for 3m (stable for 1m 2s)"
+        );
+        assert_eq!(
+            detail(json!({"subject": "policy", "by": "policy", "reason": reason, "until": null, "id": "hold_1"})),
+            "by policy: airtel-reg rejected for 3m id=hold_1"
+        );
+    }
+
+    #[test]
+    fn a_messages_id_tells_when_it_was_made() {
+        assert_eq!(minted_at("msg_01M82KJC12002E5DT0DRQE22QQ"), Some("2026-11-22T21:46:03.682Z".parse().unwrap()));
+        assert_eq!(minted_at("msg_other"), None);
     }
 
     #[test]
@@ -354,5 +408,6 @@ mod tests {
         assert_eq!(span(0.4), "0s");
         assert_eq!(span(3661.2), "1h 1m 1s");
         assert_eq!(span(f64::NAN), "0s");
+        assert_eq!(span(2_591_994.0), "29d 23h 59m 54s");
     }
 }

@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 use comfy_table::{Table, presets::NOTHING};
 use jiff::{civil::DateTime, tz::TimeZone};
 
-use crate::clock::{Timestamp, between};
+use crate::{
+    clock::{Timestamp, between},
+    sim::narrate::spoken,
+};
 
 /// How to show things.
 #[derive(Debug, Clone)]
@@ -41,6 +44,16 @@ impl Style {
             return format!("in {}", rough(between(self.now, at).as_secs()));
         }
         rough(between(at, self.now).as_secs())
+    }
+
+    /// A reason with its instants said as spans, as they are now.
+    pub(super) fn reason(&self, text: &str) -> String {
+        self.reason_at(text, self.now)
+    }
+
+    /// A reason as it sounded at `at`.
+    pub(super) fn reason_at(&self, text: &str, at: Timestamp) -> String {
+        spoken(text, at, rough)
     }
 
     /// An instant as people write it: a span before now or RFC 3339 are left to the API; a date, or a date and time
@@ -180,6 +193,13 @@ mod tests {
         ] {
             assert_eq!(style.age(at.parse().unwrap()), age);
         }
+    }
+
+    #[test]
+    fn a_reasons_instants_are_ages() {
+        let style = style(false);
+        assert_eq!(style.reason("north rejected since 2026-08-01T11:57:00Z"), "north rejected for 3m");
+        assert_eq!(style.reason("well again since 2026-08-01T12:00:00Z, in recovery"), "well again, in recovery");
     }
 
     #[test]

@@ -42,6 +42,36 @@ pub const PBX: &str = "pbx1";
 /// The dialer's id.
 pub const DIALER: &str = "crm";
 const CALLS_PER_SECOND: f64 = 4.0;
+/// Where the commands look for a controller when nobody says.
+const USUAL_API: &str = "http://127.0.0.1:8480";
+/// What to do once the story is over. Every line is one to copy.
+const FAREWELL: &str = r#"
+Next, your own Asterisk. It is asked and listened to; with mode = "observe" nothing is paused.
+
+1. An AMI user in /etc/asterisk/manager.conf, then: asterisk -rx "manager reload"
+
+   [trunkwarden]
+   secret = CHANGE-ME
+   read = system
+   write = system,reporting,command
+   writetimeout = 5000
+
+2. In trunkwarden.toml
+
+   [control]
+   mode = "observe"
+   [[pbx]]
+   id = "pbx1"
+   [pbx.ami]
+   address = "127.0.0.1:5038"
+   username = "trunkwarden"
+   secret = "CHANGE-ME"
+
+3. trunkwarden check    says what is missing, and the lines to add
+   trunkwarden run      starts it; then: trunkwarden trunks
+
+Campaigns, webhooks, the gate, and what to do at night: docs/operations.md
+"#;
 
 /// The simulated world of the demo.
 #[derive(Debug)]
@@ -234,8 +264,23 @@ impl Demo {
             (entry.calls, entry.burned, entry.spared) = (calls.attempted, self.pbx.calls(trunk).failed, calls.spared);
         }
         summary.print(out)?;
+        self.campaigns(out)?;
+        farewell(out)?;
         out.flush()?;
         Ok(summary)
+    }
+
+    /// How the campaigns are at the end, as the dialer has them: a resume that was only sent does not count.
+    fn campaigns(&self, out: &mut (dyn Write + Send)) -> io::Result<()> {
+        let stopped: Vec<&str> = (CAMPAIGNS.iter())
+            .map(|(id, ..)| *id)
+            .filter(|id| self.dialer.state(id) != Some(SimCampaignState::Running))
+            .collect();
+        if stopped.is_empty() {
+            writeln!(out, "All {} campaigns are dialing at the end.", CAMPAIGNS.len())
+        } else {
+            writeln!(out, "Not dialing at the end: campaign {}.", stopped.join(", "))
+        }
     }
 
     fn opening(&self, api: &str, out: &mut (dyn Write + Send)) -> io::Result<()> {
@@ -244,7 +289,10 @@ impl Demo {
         for (id, name, trunk) in CAMPAIGNS {
             writeln!(out, "  campaign {id} \"{name}\" dials {CALLS_PER_SECOND} calls a second on {PBX}/{trunk}")?;
         }
-        writeln!(out, "  look     {api}")?;
+        let base = api.trim_end_matches("/api/v1/trunks").trim_end_matches('/');
+        let asking = if base == USUAL_API { String::new() } else { format!("--api {base} ") };
+        writeln!(out, "  look     in another terminal: trunkwarden {asking}trunks")?;
+        writeln!(out, "           likewise: holds, campaigns, outbox, history {PBX}/{0}, gate {PBX}/{0}", TRUNKS[0])?;
         let policy = demo_policy(self.pace);
         let text = format!(
             "Quick rules for the demo: well for {} after a failure before calls go out again (usually 30 s); a third loss \
@@ -254,6 +302,10 @@ impl Demo {
         writeln!(out, "  rules    {}", wrap(&text, WIDTH - 11, 11))?;
         out.flush()
     }
+}
+
+fn farewell(out: &mut (dyn Write + Send)) -> io::Result<()> {
+    out.write_all(FAREWELL.as_bytes())
 }
 
 impl Summary {
@@ -346,6 +398,10 @@ mod tests {
         assert_eq!((north.holds, north.pauses, north.resumes), (1, 1, 0));
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("held, no call may go out: 403") && text.contains("calls not burned"), "{text}");
+        assert!(
+            text.contains("All 3 campaigns are dialing at the end") && text.contains("trunkwarden check"),
+            "{text}"
+        );
         assert!(text.is_ascii() && text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
         stop.cancel();
         tracker.close();

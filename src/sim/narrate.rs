@@ -3,7 +3,7 @@
 //! It reads the events and records of [`decision`](crate::decision) by their names, and passes over what it does not know:
 //! a narrator must not be what stops the show. Every line fits 100 columns.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use serde_json::Value;
 
@@ -65,6 +65,8 @@ impl Tone {
 pub struct Narrator {
     style: Style,
     began: Timestamp,
+    /// The last line's time: what is told later never stands before it, though it may have begun before.
+    latest: Cell<Timestamp>,
     /// The last outcome of each history, so that a run is told once.
     last: BTreeMap<(Scope, EntryKind, String), String>,
 }
@@ -73,7 +75,7 @@ impl Narrator {
     /// One whose times are seconds since `began`.
     #[must_use]
     pub fn new(began: Timestamp, style: Style) -> Self {
-        Self { style, began, last: BTreeMap::new() }
+        Self { style, began, latest: Cell::new(began), last: BTreeMap::new() }
     }
 
     /// Something the story does.
@@ -87,7 +89,7 @@ impl Narrator {
     pub fn event(&self, event: &Event) -> Option<String> {
         let data = &event.data;
         let text = |key: &str| data[key].as_str().unwrap_or_default();
-        let reason = self.reason(&data["reason"]);
+        let reason = reason(&data["reason"], event.at);
         let because = |text: String| if reason.is_empty() { text } else { format!("{text}: {reason}") };
         let line = |tone, word, subject: &str, text: String| Some(self.line(event.at, tone, word, subject, &text));
         match event.kind.as_str() {
@@ -108,7 +110,15 @@ impl Narrator {
                 };
                 line(Tone::Hold, "hold", text("trunk"), because(format!("held{by}, no call may go out")))
             }
-            "hold.ended" => line(Tone::Release, "release", text("trunk"), because("the hold is over".to_owned())),
+            "hold.ended" => {
+                let lasted =
+                    data["held_seconds"].as_f64().map_or_else(String::new, |held| format!(" after {held:.0}s"));
+                let by = match text("by") {
+                    "" | "policy" => String::new(),
+                    by => format!(", released by {by}"),
+                };
+                line(Tone::Release, "release", text("trunk"), because(format!("the hold is over{lasted}{by}")))
+            }
             "campaign.pause" => {
                 let told = format!("told {} to pause it{}", text("dialer"), fallback(data));
                 line(Tone::Pause, "pause", &campaign(data), because(told))
@@ -127,11 +137,18 @@ impl Narrator {
                 let summary = [text("summary"), reason.as_str()].into_iter().find(|text| !text.is_empty());
                 let subject =
                     [text("pbx"), text("trunk")].into_iter().find(|text| !text.is_empty()).unwrap_or_default();
-                let told = summary.map_or_else(|| format!("{trunks} trunks failed together"), str::to_owned);
-                if data["ended_at"].is_null() {
-                    line(Tone::Bad, "incident", subject, told)
-                } else {
-                    line(Tone::Good, "incident", subject, format!("over: {told}"))
+                let since = text("since").parse::<Timestamp>().ok();
+                match text("ended_at").parse::<Timestamp>() {
+                    Ok(ended) => {
+                        let lasted =
+                            since.map_or_else(String::new, |since| format!(" after {}s", seconds(since, ended)));
+                        let told = format!("over{lasted}: none of its {trunks} trunks is held any more");
+                        line(Tone::Good, "incident", subject, told)
+                    }
+                    Err(_) => {
+                        let told = summary.map_or_else(|| format!("{trunks} trunks failed together"), str::to_owned);
+                        line(Tone::Bad, "incident", subject, told)
+                    }
                 }
             }
             // The gate's answers follow from health and holds, which have their lines.
@@ -156,6 +173,10 @@ impl Narrator {
             // What was registered at the start is no news.
             EntryKind::Registration if before.is_none() && record.to == "registered" => return None,
             EntryKind::Registration => ("asterisk", format!("says \"{}\", and gives no cause", record.to)),
+            // Dated by the last byte heard, which is before it was noticed.
+            EntryKind::Pbx if record.to == "lost" => {
+                ("link", format!("lost, last heard at {:.1}s", self.offset(record.at)))
+            }
             EntryKind::Pbx => ("link", record.to.clone()),
             EntryKind::Contact
             | EntryKind::Health
@@ -169,7 +190,8 @@ impl Narrator {
     }
 
     fn line(&self, at: Timestamp, tone: Tone, word: &str, subject: &str, text: &str) -> String {
-        let seconds = between(self.began, at).as_secs_f64();
+        let seconds = self.offset(self.latest.get().max(at));
+        self.latest.set(self.latest.get().max(at));
         let (sign, plain, colour) = tone.marks();
         let mark = if self.style.signs { sign } else { plain };
         let subject = if subject.is_empty() && tone == Tone::Story {
@@ -184,24 +206,58 @@ impl Narrator {
         if self.style.colour { format!("{colour}{head}{pad}{body}\x1b[0m") } else { format!("{head}{pad}{body}") }
     }
 
-    /// A reason, which is a text or a [`Reason`]; times in it become seconds of the story.
-    fn reason(&self, reason: &Value) -> String {
-        let text = match (reason.as_str(), serde_json::from_value::<Reason>(reason.clone())) {
-            (Some(text), _) => text.to_owned(),
-            (None, Ok(reason)) => reason.to_string(),
-            (None, Err(_)) if reason.is_null() => String::new(),
-            (None, Err(_)) => reason.to_string(),
-        };
-        let word = |word: &str| {
-            let bare = word.trim_end_matches([',', ';', ':', ')']);
-            match bare.parse::<Timestamp>() {
-                // Reasons give whole seconds: so is the beginning taken.
-                Ok(at) => format!("{}s{}", (at.as_second() - self.began.as_second()).max(0), &word[bare.len()..]),
-                Err(_) => word.to_owned(),
-            }
-        };
-        text.split(' ').map(word).collect::<Vec<_>>().join(" ")
+    fn offset(&self, at: Timestamp) -> f64 {
+        between(self.began, at).as_secs_f64()
     }
+}
+
+/// A reason, which is a text or a [`Reason`], as it sounds at `at`.
+fn reason(reason: &Value, at: Timestamp) -> String {
+    let text = match (reason.as_str(), serde_json::from_value::<Reason>(reason.clone())) {
+        (Some(text), _) => text.to_owned(),
+        (None, Ok(reason)) => reason.to_string(),
+        (None, Err(_)) if reason.is_null() => String::new(),
+        (None, Err(_)) => reason.to_string(),
+    };
+    spoken(&text, at, |seconds| format!("{seconds}s"))
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> i64 {
+    to.as_second().saturating_sub(from.as_second())
+}
+
+/// A text with its instants said as one says them at `now`: `since 2026-11-22T18:00:00Z` as `for 3m`, or not at all when
+/// that is just now; `until …` as `for another 3m`; any other as `3m ago` or `in 3m`. `age` writes a number of seconds.
+///
+/// Texts give whole seconds, cut off, so `now` is taken the same way.
+#[must_use]
+pub fn spoken(text: &str, now: Timestamp, age: impl Fn(u64) -> String) -> String {
+    let mut said: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        let bare = word.trim_end_matches([',', ';', ':', ')']);
+        let Ok(at) = bare.parse::<Timestamp>() else {
+            said.push(word.to_owned());
+            continue;
+        };
+        let past = seconds(at, now);
+        let (span, end) = (age(past.unsigned_abs()), &word[bare.len()..]);
+        let before = said.last().map_or("", String::as_str);
+        let phrase = match before {
+            "since" if past <= 1 => String::new(),
+            "since" => format!("for {span}"),
+            "until" if past <= 0 => format!("for another {span}"),
+            _ if past < 0 => format!("in {span}"),
+            _ => format!("{span} ago"),
+        };
+        if matches!(before, "since" | "at") || before == "until" && past <= 0 {
+            said.pop();
+        }
+        match said.last_mut() {
+            Some(last) if phrase.is_empty() => last.push_str(end),
+            Some(_) | None => said.push(format!("{phrase}{end}")),
+        }
+    }
+    said.join(" ")
 }
 
 fn campaign(data: &Value) -> String {
@@ -271,7 +327,7 @@ mod tests {
         );
         assert_eq!(
             narrator.event(&health).unwrap(),
-            "   4.2s x health   pbx1/north     stable -> down: north rejected since 4s"
+            "   4.2s x health   pbx1/north     stable -> down: north rejected"
         );
         let pause = event(
             "campaign.pause",
@@ -286,9 +342,62 @@ mod tests {
             "campaign.resume",
             json!({"dialer": "crm", "campaign": "7", "reason": "well since 2026-11-22T18:00:02Z, now"}),
         );
-        assert!(narrator.event(&left).unwrap().ends_with("told crm to go on: well since 2s, now"));
+        assert!(narrator.event(&left).unwrap().ends_with("told crm to go on: well for 2s, now"));
         assert_eq!(narrator.event(&event("gate", json!({"trunk": "pbx1/north"}))), None);
         assert_eq!(narrator.event(&event("hold.begun", json!(null))).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn instants_are_said_as_spans() {
+        let now = "2026-11-22T18:10:00.9Z".parse().unwrap();
+        let spoken = |text| spoken(text, now, |seconds| format!("{seconds}s"));
+        for (text, said) in [
+            ("north rejected since 2026-11-22T18:09:00Z", "north rejected for 60s"),
+            ("well again since 2026-11-22T18:10:00Z, in recovery", "well again, in recovery"),
+            ("no refresh since it was due at 2026-11-22T18:09:58Z", "no refresh since it was due 2s ago"),
+            (
+                "released by operator:ops until 2026-11-22T18:25:00Z (ok)",
+                "released by operator:ops for another 900s (ok)",
+            ),
+            ("released until 2026-11-22T18:09:00Z", "released until 60s ago"),
+            ("since then", "since then"),
+            ("2026-11-22T18:10:05Z", "in 5s"),
+            ("since 2026-11-22T18:10:00Z", ""),
+            ("", ""),
+        ] {
+            assert_eq!(spoken(text), said);
+        }
+    }
+
+    #[test]
+    fn an_incident_ends_as_an_end() {
+        let narrator = Narrator::new(began(), Style::default());
+        let incident = |ended: Value| {
+            event(
+                "incident",
+                json!({"pbx": "pbx1", "trunks": ["pbx1/a", "pbx1/b", "pbx1/c"], "reason": "3 trunks of pbx1 failed",
+                       "since": "2026-11-22T18:00:00Z", "ended_at": ended}),
+            )
+        };
+        let said = narrator.event(&incident(Value::Null)).unwrap();
+        assert!(said.ends_with("x incident pbx1           3 trunks of pbx1 failed"), "{said}");
+        let said = narrator.event(&incident(json!("2026-11-22T18:00:12Z"))).unwrap();
+        assert!(said.ends_with("over after 12s: none of its 3 trunks is held any more"), "{said}");
+    }
+
+    #[test]
+    fn time_does_not_run_backwards_in_the_story() {
+        let mut narrator = Narrator::new(began(), Style::default());
+        let _ = narrator.say(after(began(), std::time::Duration::from_secs(3)), "the network breaks");
+        let lost = Record {
+            scope: Scope::Pbx("pbx1".parse().unwrap()),
+            kind: EntryKind::Pbx,
+            subject: "link".to_owned(),
+            to: "lost".to_owned(),
+            at: after(began(), std::time::Duration::from_secs(2)),
+            detail: Value::Null,
+        };
+        assert_eq!(narrator.record(&lost).unwrap(), "   3.0s . link     pbx1           lost, last heard at 2.0s");
     }
 
     #[test]

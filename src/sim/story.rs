@@ -159,7 +159,7 @@ impl Story {
             (18.6, "a firewall drops what goes to west: no answer at all", Some(Act::Turn("west", Behaviour::Silent))),
             (23.2, "the firewall is opened again; it shows when Asterisk tries next", Some(Act::Change("west", OK))),
             (32.0, "the network to the PBX breaks for a moment", Some(Act::Cut)),
-            (33.0, "the network is back", Some(Act::Mend)),
+            (33.0, "the network is back; so short a gap holds nothing, but history shows it", Some(Act::Mend)),
         ];
         let steps = steps.into_iter().map(|(at, say, act)| Step { at: pace.of(at), say, act }).collect();
         Self { steps, end: pace.of(37.0) }
