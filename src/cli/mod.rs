@@ -59,9 +59,13 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
     }
 }
 
+/// What `--help` ends with.
+const AFTER_HELP: &str = "Begin with `trunkwarden demo`; on your own Asterisk, with `trunkwarden check`.\n\
+    Exit codes: 0 well, 1 failed (of gate: hold), 2 cannot tell, or a mistyped command line, 64 configuration.";
+
 /// Watches the SIP trunks of Asterisk, and holds dialer campaigns while a trunk is not stable.
 #[derive(Debug, Parser)]
-#[command(name = "trunkwarden", version, propagate_version = true, max_term_width = 120)]
+#[command(name = "trunkwarden", version, propagate_version = true, max_term_width = 120, after_help = AFTER_HELP)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,
@@ -86,7 +90,7 @@ struct Common {
 /// Where the configuration is.
 #[derive(Debug, Clone, Args)]
 struct ConfigFile {
-    /// The configuration file
+    /// The configuration file [default: trunkwarden.toml here, else /etc/trunkwarden/trunkwarden.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -185,7 +185,10 @@ fn detail(style: &Style, detail: &Value, from: Option<&str>, at: Timestamp) -> S
     parts.extend(lasted(from, "after_seconds").or_else(|| lasted(Some("held"), "held_seconds")));
     let told = ["subject", "by", "reason", "after_seconds", "held_seconds"];
     for (key, value) in map {
-        let plain = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let plain = match value.as_f64().filter(|_| value.is_f64()) {
+            Some(number) => format!("{number:.1}"),
+            None => value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+        };
         let usual = key == "source" && plain == "event";
         if !told.contains(&key.as_str()) && !value.is_null() && !usual {
             parts.push(format!("{key}={plain}"));
@@ -384,6 +387,7 @@ mod tests {
             "airtel-reg code=403 text=Forbidden"
         );
         assert_eq!(detail(json!({"subject": "airtel-reg", "source": "list"})), "airtel-reg source=list");
+        assert_eq!(detail(json!({"subject": "sip:a", "rtt_ms": 0.492_999})), "sip:a rtt_ms=0.5");
         assert_eq!(detail(json!(null)), "");
         assert_eq!(detail(json!("why")), "\"why\"");
         let reason = "airtel-reg rejected since 2026-08-01T11:57:00Z";

@@ -53,7 +53,7 @@ Next, your own Asterisk. It is asked and listened to; with mode = "observe" noth
    [trunkwarden]
    secret = CHANGE-ME
    read = system
-   write = system,reporting,command
+   write = system,command
    writetimeout = 5000
 
 2. In trunkwarden.toml
