@@ -218,7 +218,6 @@ impl Step<'_> {
         for key in &keys {
             self.control(key);
         }
-        self.forget_incidents();
     }
 
     /// Decides for the campaigns that dial on `trunk`.
@@ -412,7 +411,7 @@ impl Step<'_> {
             return false;
         }
         incident.last_resume_at = Some(at);
-        self.out.incidents.push(incident.clone());
+        self.shaken.insert(incident.id.clone());
         true
     }
 

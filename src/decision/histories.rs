@@ -670,3 +670,14 @@ fn a_suppression_longer_than_the_default_survives_a_restart() {
     let again = again.run(&[in_list(1600.0, "airtel", Registered), listed(1600.0, &["airtel"])], 1700.0);
     assert_eq!(again.status("airtel"), Health::Unstable);
 }
+
+#[test]
+fn a_mass_failure_in_one_step_is_told_once() {
+    let names = ["a", "b", "c", "d"];
+    let run = Run::new(policy(vec![]), &names).run(&[lost(0.0)], 30.0);
+    let told: Vec<_> = run.unanswered.iter().map(|message| message.kind).collect();
+    assert_eq!(told.iter().filter(|kind| **kind == MessageType::Incident).count(), 1, "{told:?}");
+    let early =
+        run.unanswered.iter().filter(|message| message.at >= noon(0.0) && message.kind == MessageType::TrunkHealth);
+    assert_eq!(early.count(), 0, "one notice instead of many");
+}

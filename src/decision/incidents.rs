@@ -3,7 +3,10 @@
 //! Nothing is held less for it. It changes two things: people are told once, and the campaigns it took come back one
 //! by one, so that a provider or a network that just came back is not hit by everything at once.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use serde_json::json;
 
@@ -25,31 +28,56 @@ const FEWEST: usize = 3;
 pub(super) const PACE: Duration = Duration::from_secs(5);
 
 impl Step<'_> {
-    /// A hold of the policy just began on `trunk`.
-    pub(super) fn count_failure(&mut self, trunk: &TrunkId) {
-        let pbx = trunk.pbx();
-        if let Some(open) = self.board.incidents.values_mut().find(|known| known.pbx == pbx && known.ended_at.is_none())
-        {
-            if !open.trunks.contains(trunk) {
-                open.trunks.push(trunk.clone());
+    /// Ends a step: what failed in it is counted, people are told, and incidents begin, end and are forgotten.
+    ///
+    /// Once for all trunks of the step, since a lost link makes thousands of them unknown at one instant.
+    pub(super) fn conclude(&mut self) {
+        let mut failed: BTreeMap<PbxId, Vec<TrunkId>> = BTreeMap::new();
+        for trunk in std::mem::take(&mut self.failed) {
+            failed.entry(trunk.pbx()).or_default().push(trunk);
+        }
+        for (pbx, trunks) in failed {
+            self.count_failures(pbx, trunks);
+        }
+        self.tell_people();
+        if self.lifted {
+            self.end_incidents();
+        }
+        for id in std::mem::take(&mut self.shaken) {
+            self.out.incidents.extend(self.board.incidents.get(&id).cloned());
+        }
+        self.forget_incidents();
+    }
+
+    /// Holds of the policy just began on `trunks`.
+    fn count_failures(&mut self, pbx: PbxId, trunks: Vec<TrunkId>) {
+        let is_open = |known: &&mut Incident| known.pbx == pbx && known.ended_at.is_none();
+        if let Some(open) = self.board.incidents.values_mut().find(is_open) {
+            let known: HashSet<&TrunkId> = if trunks.len() > 1 { open.trunks.iter().collect() } else { HashSet::new() };
+            let one =
+                |trunk: &TrunkId| if trunks.len() > 1 { known.contains(trunk) } else { open.trunks.contains(trunk) };
+            let more: Vec<TrunkId> = trunks.iter().filter(|trunk| !one(trunk)).cloned().collect();
+            if !more.is_empty() {
+                open.trunks.extend(more);
                 open.summary = summary(&pbx, open.trunks.len());
-                self.out.incidents.push(open.clone());
+                self.shaken.insert(open.id.clone());
             }
             return;
         }
         let earliest = before(self.at, WINDOW);
         let on_pbx = self.board.trunks.iter().filter(|(id, _)| id.pbx_str() == pbx.as_str());
         let all = on_pbx.clone().count();
-        let mut failed: Vec<_> = on_pbx
-            .filter_map(|(id, record)| Some((record.policy_hold.as_ref()?.since, id.clone())))
-            .filter(|(since, _)| *since >= earliest)
-            .collect();
-        if failed.len() < FEWEST || failed.len() * 2 < all {
+        let failed = on_pbx
+            .filter_map(|(id, record)| Some((record.policy_hold.as_ref()?.since, id)))
+            .filter(|(since, _)| *since >= earliest);
+        let count = failed.clone().count();
+        if count < FEWEST || count * 2 < all {
             return;
         }
+        let mut failed: Vec<_> = failed.collect();
         failed.sort();
         let since = failed.first().map_or(self.at, |(since, _)| *since);
-        let trunks: Vec<TrunkId> = failed.into_iter().map(|(_, id)| id).collect();
+        let trunks: Vec<TrunkId> = failed.into_iter().map(|(_, id)| id.clone()).collect();
         let incident = Incident {
             id: self.mint_incident(),
             summary: summary(&pbx, trunks.len()),
@@ -63,15 +91,26 @@ impl Step<'_> {
         self.board.incidents.insert(incident.id.clone(), incident);
     }
 
-    /// `trunk` may just have become clear: an incident ends with the last of its trunks, and is forgotten once no
-    /// campaign waits for it any more.
-    pub(super) fn end_incidents(&mut self, trunk: &TrunkId) {
-        let held = |id: &TrunkId| self.board.trunks.get(id).is_some_and(|record| record.policy_hold.is_some());
-        if self.board.incidents.is_empty() || held(trunk) {
+    /// Tells people of each trunk's health, but for those they were told of by an incident.
+    fn tell_people(&mut self) {
+        let notices = std::mem::take(&mut self.notices);
+        if notices.is_empty() {
             return;
         }
+        let open = self.board.incidents.values().filter(|known| known.ended_at.is_none());
+        let told: HashSet<TrunkId> = open.flat_map(|known| known.trunks.iter().cloned()).collect();
+        for (trunk, data) in notices {
+            if !told.contains(&trunk) {
+                self.notify(MessageType::TrunkHealth, &data);
+            }
+        }
+    }
+
+    /// Holds may just have ended: an incident ends with the last of its trunks.
+    fn end_incidents(&mut self) {
+        let held = |id: &TrunkId| self.board.trunks.get(id).is_some_and(|record| record.policy_hold.is_some());
         let over: Vec<_> = (self.board.incidents.values())
-            .filter(|known| known.ended_at.is_none() && known.trunks.contains(trunk) && !known.trunks.iter().any(held))
+            .filter(|known| known.ended_at.is_none() && !known.trunks.iter().any(held))
             .map(|known| known.id.clone())
             .collect();
         for id in over {
@@ -83,20 +122,17 @@ impl Step<'_> {
         }
     }
 
-    /// Whether people were told of `trunk` by an incident already.
-    pub(super) fn is_in_open_incident(&self, trunk: &TrunkId) -> bool {
-        self.board.incidents.values().any(|known| known.ended_at.is_none() && known.trunks.contains(trunk))
-    }
-
     /// Forgets incidents that are over and that no campaign of ours waits for.
-    pub(super) fn forget_incidents(&mut self) {
+    fn forget_incidents(&mut self) {
         let campaigns = &self.board.campaigns;
+        let before = self.board.incidents.len();
         self.board.incidents.retain(|_, incident| {
             incident.ended_at.is_none()
                 || campaigns
                     .values()
                     .any(|campaign| campaign.claim.as_ref().is_some_and(|claim| incident.trunks.contains(&claim.trunk)))
         });
+        self.forgot = self.board.incidents.len() != before;
     }
 
     fn tell(&mut self, incident: &Incident) {
@@ -107,7 +143,7 @@ impl Step<'_> {
         });
         self.notify(MessageType::Incident, &data);
         self.out.events.push(Event { kind: MessageType::Incident.as_str().to_owned(), at: self.at, data });
-        self.out.incidents.push(incident.clone());
+        self.shaken.insert(incident.id.clone());
     }
 }
 

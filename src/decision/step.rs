@@ -38,8 +38,12 @@ impl Board {
             out: Outcome::default(),
             touched: BTreeSet::new(),
             concerned: BTreeSet::new(),
+            failed: Vec::new(),
+            lifted: false,
+            notices: Vec::new(),
+            shaken: BTreeSet::new(),
+            forgot: false,
         };
-        let mut notable = true;
         match input {
             Input::Configured { policy, .. } => step.configured(policy),
             Input::Started { unseen_since, .. } => step.started(*unseen_since),
@@ -57,11 +61,15 @@ impl Board {
             }
             Input::Campaign { report, .. } => step.reported(report),
             Input::Receipt { message, outcome, .. } => step.receipt(message, outcome),
-            Input::Tick { .. } => {
-                step.tick();
-                notable = step.out != Outcome::default() || !step.touched.is_empty() || !step.concerned.is_empty();
-            }
+            Input::Tick { .. } => step.tick(),
         }
+        step.conclude();
+        // Whatever changes what is decided later must be replayed; most ticks do not.
+        let notable = !matches!(input, Input::Tick { .. })
+            || step.out != Outcome::default()
+            || !step.touched.is_empty()
+            || !step.concerned.is_empty()
+            || step.forgot;
         let Step { mut out, touched, concerned, .. } = step;
         for id in touched {
             if let Some(record) = self.trunks.get(&id) {
@@ -87,6 +95,16 @@ pub(super) struct Step<'a> {
     touched: BTreeSet<TrunkId>,
     /// Campaigns that changed.
     pub(super) concerned: BTreeSet<CampaignKey>,
+    /// Trunks on which a hold of the policy began.
+    pub(super) failed: Vec<TrunkId>,
+    /// A hold ended.
+    pub(super) lifted: bool,
+    /// What people may be told of trunks' health.
+    pub(super) notices: Vec<(TrunkId, Value)>,
+    /// Incidents that changed.
+    pub(super) shaken: BTreeSet<IncidentId>,
+    /// Incidents were forgotten.
+    pub(super) forgot: bool,
 }
 
 impl Step<'_> {
@@ -184,10 +202,9 @@ impl Step<'_> {
             record.endpoints.clone_from(&trunk.endpoints);
             record.registrations.clone_from(&trunk.registrations);
         }
-        let on_pbx = self.trunks_of(pbx);
-        for id in &on_pbx {
-            let present = listed.iter().any(|trunk| trunk.id == *id);
-            self.see(id, Fact::Listed { present });
+        let present: BTreeSet<&TrunkId> = listed.iter().map(|trunk| &trunk.id).collect();
+        for id in &self.trunks_of(pbx) {
+            self.see(id, Fact::Listed { present: present.contains(id) });
         }
         self.control_all();
     }
@@ -272,8 +289,8 @@ impl Step<'_> {
                 "reason": reason.to_string(), "since": at, "diagnosis": null, "fallback": [],
                 "trunk": trunk, "from": before.0, "to": status, "gate": { "allow": record.gate.allow },
             });
-            if !self.is_in_open_incident(trunk) {
-                self.notify(MessageType::TrunkHealth, &data);
+            if self.board.policy.notify.iter().any(|target| target.types.contains(&MessageType::TrunkHealth)) {
+                self.notices.push((trunk.clone(), data.clone()));
             }
             self.event(MessageType::TrunkHealth.as_str(), data);
         }
@@ -303,9 +320,8 @@ impl Step<'_> {
             if let Some(record) = self.board.trunks.get_mut(trunk) {
                 record.policy_hold = Some(hold);
             }
-            self.count_failure(trunk);
+            self.failed.push(trunk.clone());
         }
-        self.end_incidents(trunk);
     }
 
     fn begin_hold(&mut self, trunk: &TrunkId, by: By, reason: String, until: Option<Timestamp>) -> Hold {
@@ -337,6 +353,7 @@ impl Step<'_> {
     }
 
     fn end_hold(&mut self, mut hold: Hold, by: By, reason: Option<String>) {
+        self.lifted = true;
         hold.released_at = Some(self.at);
         hold.released_by = Some(by.clone());
         hold.release_reason.clone_from(&reason);
