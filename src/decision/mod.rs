@@ -15,6 +15,8 @@ mod incidents;
 pub mod input;
 pub mod outcome;
 pub mod policy;
+#[cfg(test)]
+mod properties;
 pub mod step;
 pub mod window;
 
