@@ -1,6 +1,6 @@
 //! The board: everything the controller knows at one instant, and the one step that changes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +31,9 @@ pub struct Board {
     pub(crate) pbxs: BTreeMap<PbxId, PbxRecord>,
     /// Incidents that have not ended, and ended ones some campaign of ours still waits for.
     pub(crate) incidents: BTreeMap<IncidentId, Incident>,
+    /// Those of them that took more trunks since they were last written.
+    #[serde(skip)]
+    pub(crate) grown: BTreeSet<IncidentId>,
     /// What decisions are made by; [`Input::Configured`](super::Input::Configured) sets it.
     pub(crate) policy: ControlPolicy,
     /// What ids are made of; see [`Board::new`].

@@ -4,7 +4,7 @@
 //! by one, so that a provider or a network that just came back is not hit by everything at once.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     time::Duration,
 };
 
@@ -30,8 +30,9 @@ pub(super) const PACE: Duration = Duration::from_secs(5);
 impl Step<'_> {
     /// Ends a step: what failed in it is counted, people are told, and incidents begin, end and are forgotten.
     ///
-    /// Once for all trunks of the step, since a lost link makes thousands of them unknown at one instant.
-    pub(super) fn conclude(&mut self) {
+    /// Once for all trunks of the step, since a lost link makes thousands of them unknown at one instant. An incident
+    /// that only grows is written with the next tick: a provider's thousand trunks fail one by one, within a second.
+    pub(super) fn conclude(&mut self, ticks: bool) {
         let mut failed: BTreeMap<PbxId, Vec<TrunkId>> = BTreeMap::new();
         for trunk in std::mem::take(&mut self.failed) {
             failed.entry(trunk.pbx()).or_default().push(trunk);
@@ -42,6 +43,9 @@ impl Step<'_> {
         self.tell_people();
         if self.lifted {
             self.end_incidents();
+        }
+        if ticks {
+            self.shaken.append(&mut self.board.grown);
         }
         for id in std::mem::take(&mut self.shaken) {
             self.out.incidents.extend(self.board.incidents.get(&id).cloned());
@@ -60,7 +64,7 @@ impl Step<'_> {
             if !more.is_empty() {
                 open.trunks.extend(more);
                 open.summary = summary(&pbx, open.trunks.len());
-                self.shaken.insert(open.id.clone());
+                self.board.grown.insert(open.id.clone());
             }
             return;
         }
@@ -94,15 +98,14 @@ impl Step<'_> {
     /// Tells people of each trunk's health, but for those they were told of by an incident.
     fn tell_people(&mut self) {
         let notices = std::mem::take(&mut self.notices);
-        if notices.is_empty() {
-            return;
-        }
-        let open = self.board.incidents.values().filter(|known| known.ended_at.is_none());
-        let told: HashSet<TrunkId> = open.flat_map(|known| known.trunks.iter().cloned()).collect();
-        for (trunk, data) in notices {
-            if !told.contains(&trunk) {
-                self.notify(MessageType::TrunkHealth, &data);
-            }
+        let open = || self.board.incidents.values().filter(|known| known.ended_at.is_none());
+        let told: BTreeSet<TrunkId> = match notices.as_slice() {
+            [] => return,
+            [(one, _)] => open().filter(|known| known.trunks.contains(one)).map(|_| one.clone()).collect(),
+            _ => open().flat_map(|known| known.trunks.iter().cloned()).collect(),
+        };
+        for (_, data) in notices.into_iter().filter(|(trunk, _)| !told.contains(trunk)) {
+            self.notify(MessageType::TrunkHealth, &data);
         }
     }
 

@@ -63,9 +63,10 @@ impl Board {
             Input::Receipt { message, outcome, .. } => step.receipt(message, outcome),
             Input::Tick { .. } => step.tick(),
         }
-        step.conclude();
+        let ticks = matches!(input, Input::Tick { .. });
+        step.conclude(ticks);
         // Whatever changes what is decided later must be replayed; most ticks do not.
-        let notable = !matches!(input, Input::Tick { .. })
+        let notable = !ticks
             || step.out != Outcome::default()
             || !step.touched.is_empty()
             || !step.concerned.is_empty()
