@@ -78,6 +78,17 @@ pub struct Claim {
     pub stage: Stage,
 }
 
+impl Claim {
+    /// Whether it may still lead to a resume of ours.
+    #[must_use]
+    pub const fn is_owed(&self) -> bool {
+        match self.stage {
+            Stage::Pausing { .. } | Stage::Paused { .. } | Stage::Resuming { .. } => true,
+            Stage::WasNotRunning | Stage::Overridden | Stage::Failed { .. } | Stage::LeftToPerson => false,
+        }
+    }
+}
+
 /// How far a claim got.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "stage", rename_all = "snake_case")]
@@ -89,6 +100,9 @@ pub enum Stage {
         /// An earlier pause was left to a person, who may not have resumed it: only the dialer's word that it was
         /// running makes it ours again.
         left: bool,
+        /// The resume before it, which the dialer may not have taken yet.
+        #[serde(default)]
+        behind: Option<MessageId>,
     },
     /// The dialer took the pause, and the campaign was running.
     Paused {

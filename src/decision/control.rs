@@ -94,7 +94,7 @@ impl Step<'_> {
         if let Some(trunks) = &report.trunks {
             campaign.spec.trunks.clone_from(trunks);
         }
-        let (mut overridden, mut withdrawn) = (None, None);
+        let (mut overridden, mut withdrawn) = (None, vec![]);
         if let Some(state) = report.state {
             if campaign.state != state {
                 campaign.state = state;
@@ -111,16 +111,24 @@ impl Step<'_> {
                 }
                 // It runs, which is all the resume was for; most likely its receipt is on the way.
                 (Some(Stage::Resuming { message }), CampaignState::Running) => {
-                    withdrawn = Some((message, None));
+                    withdrawn.push((message, None));
                     campaign.claim = None;
                 }
                 // What a person stopped must not be started by a resume that waits, nor by the one that a pause would
                 // lead to.
                 (Some(stage @ (Stage::Pausing { .. } | Stage::Resuming { .. })), CampaignState::Stopped) => {
                     overridden = Some(stage.as_str());
-                    if let Stage::Pausing { message, .. } | Stage::Resuming { message } = stage {
-                        withdrawn = Some((message, Some("withdrawn: the campaign was stopped".to_owned())));
-                    }
+                    let messages = match stage {
+                        Stage::Pausing { message, behind, .. } => behind.into_iter().chain([message]).collect(),
+                        Stage::Resuming { message } => vec![message],
+                        Stage::Paused { .. }
+                        | Stage::WasNotRunning
+                        | Stage::Overridden
+                        | Stage::Failed { .. }
+                        | Stage::LeftToPerson => vec![],
+                    };
+                    let why = || Some("withdrawn: the campaign was stopped".to_owned());
+                    withdrawn.extend(messages.into_iter().map(|message| (message, why())));
                     campaign.claim = None;
                 }
                 // It was told anew: what its receipt said then is past. If it was started during the hold, it is paused.
@@ -146,7 +154,7 @@ impl Step<'_> {
                 ) => {}
             }
         }
-        if let Some((message, error)) = withdrawn {
+        for (message, error) in withdrawn {
             self.out.settled.push(Settled { message, error, at });
         }
         self.concerned.insert(key.clone());
@@ -161,6 +169,9 @@ impl Step<'_> {
     pub(super) fn receipt(&mut self, message: &MessageId, outcome: &ReceiptOutcome) {
         self.settle_message(message, outcome);
         let at = self.at;
+        if let ReceiptOutcome::Abandoned { .. } = outcome {
+            self.resume_failed(message);
+        }
         let claimed = self.board.campaigns.iter_mut().find_map(|(key, campaign)| {
             let claim = campaign.claim.as_ref()?;
             let ours = match &claim.stage {
@@ -212,6 +223,19 @@ impl Step<'_> {
         self.control(&key);
     }
 
+    /// A resume that was given up while the next pause waited behind it: the campaign was not resumed, so what the
+    /// dialer says of that pause is about what we stopped.
+    fn resume_failed(&mut self, resume: &MessageId) {
+        for (key, campaign) in &mut self.board.campaigns {
+            if let Some(Stage::Pausing { left, behind, .. }) = campaign.claim.as_mut().map(|claim| &mut claim.stage)
+                && behind.as_ref() == Some(resume)
+            {
+                (*left, *behind) = (true, None);
+                self.concerned.insert(key.clone());
+            }
+        }
+    }
+
     /// Decides for every campaign.
     pub(super) fn control_all(&mut self) {
         let keys: Vec<CampaignKey> = self.board.campaigns.keys().cloned().collect();
@@ -237,12 +261,9 @@ impl Step<'_> {
     /// Decides for one campaign.
     fn control(&mut self, key: &CampaignKey) {
         self.decide(key);
-        let owed = |claim: &Claim| match claim.stage {
-            Stage::Pausing { .. } | Stage::Paused { .. } | Stage::Resuming { .. } => true,
-            Stage::WasNotRunning | Stage::Overridden | Stage::Failed { .. } | Stage::LeftToPerson => false,
+        let done = |campaign: &Campaign| {
+            campaign.origin == Origin::Retired && !campaign.claim.as_ref().is_some_and(Claim::is_owed)
         };
-        let done =
-            |campaign: &Campaign| campaign.origin == Origin::Retired && !campaign.claim.as_ref().is_some_and(owed);
         if self.board.campaigns.get(key).is_some_and(done) {
             self.board.campaigns.remove(key);
             self.concerned.insert(key.clone());
@@ -335,11 +356,23 @@ impl Step<'_> {
             self.send(Recipient::Dialer(key.dialer.clone()), Some(key.clone()), MessageType::CampaignPause, &data);
         self.event(MessageType::CampaignPause.as_str(), data);
         if let Some(campaign) = self.board.campaigns.get_mut(key) {
+            let behind = match campaign.claim.take().map(|claim| claim.stage) {
+                Some(Stage::Resuming { message }) => Some(message),
+                None
+                | Some(
+                    Stage::Pausing { .. }
+                    | Stage::Paused { .. }
+                    | Stage::WasNotRunning
+                    | Stage::Overridden
+                    | Stage::Failed { .. }
+                    | Stage::LeftToPerson,
+                ) => None,
+            };
             campaign.claim = Some(Claim {
                 hold: blocking.hold.clone(),
                 trunk: blocking.trunk.clone(),
                 since: self.at,
-                stage: Stage::Pausing { message, left },
+                stage: Stage::Pausing { message, left, behind },
             });
         }
         self.concerned.insert(key.clone());

@@ -681,3 +681,27 @@ fn a_mass_failure_in_one_step_is_told_once() {
         run.unanswered.iter().filter(|message| message.at >= noon(0.0) && message.kind == MessageType::TrunkHealth);
     assert_eq!(early.count(), 0, "one notice instead of many");
 }
+
+#[test]
+fn a_stop_withdraws_the_resume_that_a_pause_waits_behind() {
+    let mut run = one().run(&[event(0.0, "airtel", Rejected)], 10.0);
+    run.answers = false;
+    let mut run = run.run(&[event(60.0, "airtel", Registered), event(95.0, "airtel", Rejected)], 100.0);
+    let waiting = [MessageType::CampaignResume, MessageType::CampaignPause].map(|kind| message(&run, kind).id);
+    let out = run.board.step(&told(101.0, "7", CampaignState::Stopped));
+    assert_eq!(out.settled.into_iter().map(|settled| settled.message).collect::<Vec<_>>(), waiting);
+    assert_eq!(run.board.campaign(&key("7")).unwrap().claim, None);
+}
+
+#[test]
+fn an_incident_does_not_wait_for_a_person() {
+    let names = ["a", "b", "c"];
+    let mut spec = campaign("7", &["a"]);
+    spec.resume_within = Some(Duration::from_secs(10));
+    let back = names.map(|name| in_list(70.0, name, Registered));
+    let inputs = [&[lost(0.0)], &back[..], &[listed(70.0, &names)]].concat();
+    let run = Run::new(policy(vec![spec]), &names).run(&inputs, 200.0);
+    let claim = run.board.campaign(&key("7")).unwrap().claim.as_ref();
+    assert_eq!(claim.map(|claim| &claim.stage), Some(&Stage::LeftToPerson));
+    assert!(run.board.incidents.is_empty(), "{:?}", run.board.incidents);
+}

@@ -11,6 +11,7 @@ use std::{
 use serde_json::json;
 
 use super::{
+    campaign::Campaign,
     hold::Incident,
     outcome::{Event, MessageType},
     step::Step,
@@ -127,13 +128,13 @@ impl Step<'_> {
 
     /// Forgets incidents that are over and that no campaign of ours waits for.
     fn forget_incidents(&mut self) {
+        let waits = |incident: &Incident, campaign: &Campaign| {
+            campaign.claim.as_ref().is_some_and(|claim| claim.is_owed() && incident.trunks.contains(&claim.trunk))
+        };
         let campaigns = &self.board.campaigns;
         let before = self.board.incidents.len();
         self.board.incidents.retain(|_, incident| {
-            incident.ended_at.is_none()
-                || campaigns
-                    .values()
-                    .any(|campaign| campaign.claim.as_ref().is_some_and(|claim| incident.trunks.contains(&claim.trunk)))
+            incident.ended_at.is_none() || campaigns.values().any(|campaign| waits(incident, campaign))
         });
         self.forgot = self.board.incidents.len() != before;
     }
