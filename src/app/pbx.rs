@@ -342,6 +342,9 @@ impl Watcher {
                 self.observer.ready(at)
             }
             LinkEvent::RightMissing { right, .. } => {
+                if right == MissingRight::ReadSystem {
+                    self.observer.without_events();
+                }
                 self.status.send_modify(|status| match right {
                     MissingRight::ReadSystem => status.rights.events = Permission::Denied,
                     MissingRight::WriteReporting => status.rights.registrations = Permission::Denied,

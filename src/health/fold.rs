@@ -221,6 +221,11 @@ fn schedule(known: &mut Registration, at: Timestamp, state: RegistrationState, n
     match next {
         NextAttempt::In(wait) => {
             let next = after(at, wait);
+            // A schedule that came due and moved on was kept, although nothing was heard of it.
+            if let Some(kept) = known.next_attempt_at.filter(|due| state == RegistrationState::Registered && *due <= at)
+            {
+                known.last_registered_at = known.last_registered_at.max(Some(kept));
+            }
             // What Asterisk has scheduled is better than what intervals suggest: a provider may grant another time today.
             if let Some(last) = known.last_registered_at.filter(|_| state == RegistrationState::Registered) {
                 known.intervals = vec![between(last, next)];

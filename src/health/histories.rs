@@ -494,3 +494,15 @@ fn allowing_the_unknown_does_not_allow_what_was_last_seen_to_fail() {
         assert_eq!((*status, *standing), (Unknown, Standing::Hold), "{changes:?}");
     }
 }
+
+#[test]
+fn a_refresh_that_only_the_list_shows_is_no_silence() {
+    let history: Vec<_> = (0_u32..40)
+        .map(|n| {
+            let at = f64::from(n) * 30.0;
+            let wait = Duration::from_secs(u64::from(50 - (n * 30) % 50));
+            next(at, Registered, NextAttempt::In(wait))
+        })
+        .collect();
+    assert_eq!(told(stable(), &history, 1200.0, &HealthPolicy::default()), []);
+}

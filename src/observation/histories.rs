@@ -957,3 +957,47 @@ fn contact_status_is_kept_apart_from_registration() {
     assert!(has(&|fact| matches!(fact, Fact::Registration { state: Rejected, .. })));
     assert!(has(&|fact| matches!(fact, Fact::Contact { status: ContactStatus::Reachable, .. })));
 }
+
+#[test]
+fn a_refresh_that_only_the_list_shows_is_said() {
+    let with = |column: &str| Lists {
+        cli: Some(registrations_cli::parse_text(&format!(
+            " a/sip:carrier           auth     Registered        (exp. {column})\nObjects found: 1\n"
+        ))),
+        ..lists(&[("a", "Registered")])
+    };
+    let mut observer = listed(&with("45s"));
+    let mut read = |column: &str| {
+        let from = observer_time(&observer);
+        let (now, told) = wait_for_request(&mut observer, from + 100, from + 32_000);
+        said(&observer.listed(t(now), resync(&told), &with(column)))
+    };
+    let none = Vec::<String>::new();
+    assert_eq!(read("15s"), none);
+    assert_eq!(read("35s"), ["a registered next in 35"], "it was refreshed, and no event said so");
+    assert_eq!(read("5s"), none);
+}
+
+#[test]
+fn without_events_of_registrations_no_heartbeat_is_expected() {
+    let heartbeats = |told: &Told| -> Vec<bool> {
+        let one = |sighting: &Sighting| match sighting {
+            Sighting::Seen(Observation { fact: Fact::Parameters { parameters, .. }, .. }) => Some(parameters.heartbeat),
+            Sighting::Seen(_) | Sighting::Pbx { .. } => None,
+        };
+        told.sightings.iter().filter_map(one).collect()
+    };
+    let mut observer = observer();
+    let _ = observer.connected(t(0), "11.0.0");
+    observer.without_events();
+    let ticket = resync(&observer.ready(t(0)));
+    assert_eq!(heartbeats(&observer.listed(t(0), ticket, &lists(&[("a", "Registered")]))), [false]);
+    let _ = observer.lost(t(10), t(10), "reset");
+    let _ = observer.connected(t(20), "11.0.0");
+    let ticket = resync(&observer.ready(t(20)));
+    assert_eq!(
+        heartbeats(&observer.listed(t(20), ticket, &lists(&[("a", "Registered")]))),
+        [true],
+        "the right came back"
+    );
+}

@@ -32,7 +32,7 @@ use super::{
     fact::{ContactStatus, Fact, NextAttempt, Observation, PbxFact, RegistrationParameters, RegistrationState, Source},
 };
 use crate::{
-    clock::{Timestamp, between},
+    clock::{Timestamp, after, between},
     ids::{ContactUri, EndpointName, NameError, PbxId, RegistrationName, TrunkId},
     wire::ami::{
         EventError, Message,
@@ -55,6 +55,8 @@ pub const DEAF_AFTER: Duration = Duration::from_secs(2);
 /// An attempt overdue by more than this is not in flight any more: an unanswered one ends after 32 s
 /// (`pjsip_config.xml`, `timer_b`), and the column shows whole seconds.
 pub const GAVE_UP_AFTER: Duration = Duration::from_secs(35);
+/// The column shows whole seconds, and a table may be read a few seconds late: a schedule this close is the same one.
+const SAME_ATTEMPT: Duration = Duration::from_secs(5);
 /// A round trip of this and more counts as slow, here as in the health fold; only crossing it is worth a fact.
 pub const SLOW_ROUND_TRIP: Duration = Duration::from_millis(1500);
 /// The first wait after a list could not be read; it doubles up to [`RETRY_AT_MOST`].
@@ -191,6 +193,20 @@ struct SaidNext {
     stage: NextStage,
     state: RegistrationState,
     heard: u64,
+    /// When it is to be made.
+    due: Option<Timestamp>,
+}
+
+impl SaidNext {
+    /// Whether this is about the same attempt. One that moved on was made, even if no event said so.
+    fn is(&self, other: &Self) -> bool {
+        let same_time = match (self.due, other.due) {
+            (Some(one), Some(two)) => between(one, two).max(between(two, one)) <= SAME_ATTEMPT,
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        (self.stage, self.state, self.heard) == (other.stage, other.state, other.heard) && same_time
+    }
 }
 
 /// What the column means.
@@ -293,6 +309,8 @@ pub struct Observer {
 
     up: bool,
     refusal_said: bool,
+    /// The user may not hear of registrations.
+    unheard_of: bool,
     /// Events heard, over all connections.
     heard: u64,
     /// Everything is to be said with the next lists.
@@ -334,6 +352,7 @@ impl Observer {
             elapsed: Duration::ZERO,
             up: false,
             refusal_said: false,
+            unheard_of: false,
             heard: 0,
             full: true,
             announce: true,
@@ -419,11 +438,18 @@ impl Observer {
         let at = self.pass(at);
         self.up = false;
         self.refusal_said = false;
+        self.unheard_of = false;
         self.deaf = false;
         self.forget_waiting();
         let mut told = Told::default();
         told.pbx(at, PbxFact::Connected { version: version.to_owned() });
         told
+    }
+
+    /// The user may not read events of class system: changes are seen in the lists only, and no refresh is announced. To be
+    /// called between [`Observer::connected`] and [`Observer::ready`].
+    pub fn without_events(&mut self) {
+        self.unheard_of = true;
     }
 
     /// Actions are answered and events flow: after a connect, a boot, or a new event session. What came before may have
@@ -644,6 +670,7 @@ impl Observer {
         };
         let pair = Pair { technology, client: registry.username.clone(), server: registry.domain.clone() };
         let state = state(&registry.status);
+        self.unheard_of = false; // the right was not missing after all
         match self.directory.registrations_of(&pair) {
             [] => self.heard_stranger(pair, state),
             [only] => {
@@ -832,7 +859,7 @@ impl Observer {
     fn say_parameters(&mut self, at: Timestamp, object: &RegistrationObject, full: bool, told: &mut Told) {
         let Some(trunk) = self.directory.trunk_of_registration(&object.name) else { return };
         // Where events cannot be told apart, none of them is a heartbeat.
-        let heartbeat = object.parameters.heartbeat && !self.is_ambiguous(object);
+        let heartbeat = object.parameters.heartbeat && !self.unheard_of && !self.is_ambiguous(object);
         let parameters = RegistrationParameters { heartbeat, ..object.parameters.clone() };
         let said = self.registrations.entry((trunk.clone(), object.name.clone())).or_default();
         if full || said.parameters.as_ref() != Some(&parameters) {
@@ -1005,9 +1032,13 @@ impl Observer {
                 }
                 PrintedNextAttempt::Overdue(time) => (NextAttempt::Ago(time), NextStage::InFlight),
             };
-            let now = SaidNext { stage, state: row_state, heard: said.heard };
+            let due = match next {
+                NextAttempt::In(wait) => Some(after(at, wait)),
+                NextAttempt::Ago(_) => None,
+            };
+            let now = SaidNext { stage, state: row_state, heard: said.heard, due };
             // Once per attempt; what is in flight is worth saying each time, as it grows older.
-            if said.next != Some(now) || stage == NextStage::InFlight {
+            if !said.next.is_some_and(|last| last.is(&now)) || stage == NextStage::InFlight {
                 said.next = Some(now);
                 let fact = Fact::NextAttempt { registration: name.clone(), state: row_state, next };
                 told.seen(at, trunk, fact);
