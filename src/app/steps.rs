@@ -11,16 +11,21 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, broadcast, mpsc, oneshot},
+    sync::{
+        Notify, broadcast,
+        mpsc::{self, error::TrySendError},
+        oneshot,
+    },
     time::MissedTickBehavior,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::replay;
 use crate::{
     api::{Readiness, Submission, SubmitError},
-    clock::Clock,
-    decision::{Board, GateTx, Input, Outcome},
+    clock::{Clock, Timestamp},
+    decision::{Board, EntryKind, Event, GateTx, Input, Outcome, Record, Scope},
     store::Store,
 };
 
@@ -28,8 +33,10 @@ use crate::{
 pub const TICK: Duration = Duration::from_millis(250);
 /// How many inputs may wait for the loop. Those who observe wait when it is full: the AMI link counts what it loses then.
 pub const INPUTS: usize = 16_384;
-/// How many decided steps may wait for the store.
-const UNCOMMITTED: usize = 65_536;
+/// How many decided steps may wait for the store, each for itself. What is decided beyond is kept as one; see [`Backlog`].
+const UNCOMMITTED: usize = 16_384;
+/// How many records of history one backlog keeps.
+const BACKLOG_RECORDS: usize = 65_536;
 /// How many steps are committed in one transaction.
 const BATCH: usize = 512;
 /// How often it is noted that this controller is alive, when nothing else is written: the most by which a restart
@@ -44,7 +51,96 @@ const LAST_TRIES: Duration = Duration::from_secs(5);
 struct Decided {
     step: u64,
     outcome: Outcome,
-    done: Option<oneshot::Sender<Result<(), SubmitError>>>,
+    done: Vec<oneshot::Sender<Result<(), SubmitError>>>,
+}
+
+/// What was decided while no more steps could wait for the store.
+///
+/// Deciding must go on when the store does not: the gate is closed by nobody else. So these steps become one: the state
+/// they led to, the messages to send, and of history what changed. Their inputs are not journaled; they are counted, in
+/// an entry of each PBX, and the journal goes on from a `start` row.
+struct Backlog {
+    decided: Decided,
+    steps: u64,
+    dropped_records: u64,
+}
+
+impl Backlog {
+    fn new(first: Decided) -> Self {
+        let mut backlog = Self {
+            decided: Decided { step: first.step, outcome: Outcome::default(), done: Vec::new() },
+            steps: 0,
+            dropped_records: 0,
+        };
+        backlog.add(first);
+        backlog
+    }
+
+    fn add(&mut self, Decided { step, outcome, done }: Decided) {
+        self.steps += 1;
+        self.decided.step = step;
+        self.decided.done.extend(done);
+        let kept = &mut self.decided.outcome;
+        let Outcome {
+            input: _,
+            records,
+            events: _,
+            trunks,
+            campaigns,
+            pbxs,
+            minted,
+            holds,
+            incidents,
+            messages,
+            settled,
+            gate,
+        } = outcome;
+        for record in records {
+            // A run of equal outcomes is one entry anyway; here its count is lost, and no change is.
+            let same = |known: &&Record| {
+                (&known.scope, known.kind, &known.subject) == (&record.scope, record.kind, &record.subject)
+            };
+            let repeats = kept.records.iter().rev().take(4096).find(same).is_some_and(|known| known.to == record.to);
+            if repeats || kept.records.len() >= BACKLOG_RECORDS {
+                self.dropped_records += 1;
+            } else {
+                kept.records.push(record);
+            }
+        }
+        kept.trunks.extend(trunks);
+        kept.campaigns.extend(campaigns);
+        kept.pbxs.extend(pbxs);
+        kept.minted = minted.or(kept.minted);
+        kept.holds.extend(holds);
+        for incident in incidents {
+            kept.incidents.retain(|known| known.id != incident.id);
+            kept.incidents.push(incident);
+        }
+        kept.messages.extend(messages);
+        kept.settled.extend(settled);
+        kept.gate.extend(gate);
+    }
+
+    /// As one step: what was dropped is said, and the journal begins anew with the board as it is.
+    fn close(self, board: &Board, at: Timestamp) -> Decided {
+        let Self { mut decided, steps, dropped_records } = self;
+        warn!(steps, records = dropped_records, "steps decided while the store did not answer are stored as one");
+        for (pbx, _) in board.pbxs() {
+            decided.outcome.records.push(Record {
+                scope: Scope::Pbx(pbx.clone()),
+                kind: EntryKind::Pbx,
+                subject: "journal".to_owned(),
+                to: "dropped".to_owned(),
+                at,
+                detail: serde_json::json!({ "inputs": steps, "records": dropped_records }),
+            });
+        }
+        match serde_json::to_value(board) {
+            Ok(data) => decided.outcome.events.push(Event { kind: replay::START.to_owned(), at, data }),
+            Err(error) => error!(%error, "the board cannot be written down; a replay ends here"),
+        }
+        decided
+    }
 }
 
 /// The deciding loop.
@@ -92,8 +188,16 @@ impl Decider {
         let mut ticks = tokio::time::interval(TICK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut step = 0;
+        let mut backlog: Option<Backlog> = None;
         loop {
             let (input, done) = tokio::select! {
+                room = commits.reserve(), if backlog.is_some() => {
+                    let Ok(room) = room else { break };
+                    if let Some(backlog) = backlog.take() {
+                        room.send(self.close(backlog));
+                    }
+                    continue;
+                }
                 input = self.inputs.recv() => match input {
                     Some(input) => (input, None),
                     None => break,
@@ -105,19 +209,40 @@ impl Decider {
             let outcome = self.board.write().unwrap_or_else(PoisonError::into_inner).step(&input);
             self.gate.close(step, &outcome.gate);
             tell(&outcome);
-            if done.is_some() || outcome != Outcome::default() {
-                // The committer outlives this loop, so a closed channel means that it panicked; then nothing is left to do.
-                if commits.send(Decided { step, outcome, done }).await.is_err() {
-                    error!("the committer is gone; deciding stops");
-                    break;
-                }
+            if done.is_none() && outcome == Outcome::default() {
+                continue;
             }
+            let decided = Decided { step, outcome, done: done.into_iter().collect() };
+            match &mut backlog {
+                Some(backlog) => backlog.add(decided),
+                None => match commits.try_send(decided) {
+                    Ok(()) => {}
+                    Err(TrySendError::Full(decided)) => {
+                        error!("too much waits for the store; what is decided now will be stored as one step");
+                        backlog = Some(Backlog::new(decided));
+                    }
+                    // The committer outlives this loop, so a closed channel means that it gave up or panicked.
+                    Err(TrySendError::Closed(_)) => {
+                        error!("the committer is gone; deciding stops");
+                        break;
+                    }
+                },
+            }
+        }
+        if let Some(backlog) = backlog {
+            // The committer gave up: it has said so.
+            commits.send(self.close(backlog)).await.ok();
         }
         self.submissions.close();
         while let Some(submission) = self.submissions.recv().await {
             // Whoever asked may have gone; then there is nobody to tell.
             submission.done.send(Err(SubmitError::Stopping)).ok();
         }
+    }
+
+    fn close(&self, backlog: Backlog) -> Decided {
+        let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
+        backlog.close(&board, self.clock.now())
     }
 }
 
@@ -149,7 +274,7 @@ impl Committer {
             }
             for ((step, done), outcome) in steps.into_iter().zip(&outcomes) {
                 self.gate.open(step, &outcome.gate);
-                if let Some(done) = done {
+                for done in done {
                     // Whoever asked may have gone; the decision stands.
                     done.send(Ok(())).ok();
                 }
@@ -213,4 +338,74 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        decision::{Gate, ListedTrunk, PbxFact},
+        ids::{RegistrationName, TrunkId},
+        observation::{Fact, Observation, RegistrationState, Source},
+    };
+
+    #[derive(Debug)]
+    struct Still(Timestamp);
+
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            self.0
+        }
+    }
+
+    fn seen(at: Timestamp, trunk: &TrunkId, state: RegistrationState) -> Input {
+        let registration = RegistrationName::try_from(trunk.name()).unwrap();
+        let fact = Fact::Registration { registration, state, source: Source::Event };
+        Input::Seen(Observation { trunk: trunk.clone(), at, fact })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_takes_nothing_does_not_keep_the_gate_open() {
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let trunk = TrunkId::try_from("pbx1/airtel").unwrap();
+        let board = Arc::new(RwLock::new(Board::new(3)));
+        let (tx, gate) = Gate::new();
+        let (inputs, inputs_rx) = mpsc::channel(64);
+        let (_submissions, submissions) = mpsc::channel(1);
+        let decider = Decider {
+            board: Arc::clone(&board),
+            gate: tx.clone(),
+            inputs: inputs_rx,
+            submissions,
+            clock: Arc::new(Still(at)),
+        };
+        let tasks = tokio_util::task::TaskTracker::new();
+        let (commits, mut decided) = mpsc::channel(3);
+        tasks.spawn(decider.run(commits));
+        let trunks = vec![ListedTrunk { id: trunk.clone(), endpoints: vec![], registrations: vec![] }];
+        let listed = Input::Pbx { pbx: trunk.pbx(), at, fact: PbxFact::Listed { trunks } };
+        inputs.send(Input::Started { at, unseen_since: at }).await.unwrap();
+        inputs.send(seen(at, &trunk, RegistrationState::Registered)).await.unwrap();
+        inputs.send(listed).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        tx.open(3, &[(trunk.clone(), board.read().unwrap().trunk(&trunk).unwrap().gate.clone())].into());
+        assert!(gate.state(&trunk).unwrap().allow);
+        // Nothing was committed, and there is no more room.
+        inputs.send(seen(at, &trunk, RegistrationState::Rejected)).await.unwrap();
+        inputs.send(seen(at, &trunk, RegistrationState::Rejected)).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(!gate.state(&trunk).unwrap().allow, "the fourth step closed it");
+        drop(inputs);
+        let mut kept = Vec::new();
+        while let Some(one) = decided.recv().await {
+            kept.push(one);
+        }
+        tasks.close();
+        tasks.wait().await;
+        let last = kept.last().unwrap();
+        assert_eq!((kept.len(), last.outcome.holds.len()), (4, 1), "two steps became one");
+        assert!(last.outcome.records.iter().any(|record| record.subject == "journal" && record.detail["inputs"] == 2));
+        assert_eq!(last.outcome.events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), [replay::START]);
+        assert!(last.outcome.trunks.contains_key(&trunk) && !last.outcome.gate[&trunk].allow);
+    }
 }
