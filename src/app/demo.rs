@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use tokio::{net::TcpListener, sync::mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Controller, Parameters};
+use super::{Controller, Parameters, run::StopSignals};
 use crate::{
     clock::{Clock, SystemClock},
     config::Config,
@@ -34,6 +34,7 @@ const LINES: usize = 1024;
 /// Something cannot be started, or standard output is closed.
 pub async fn demo(lasting: Duration) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut stop_signals = StopSignals::new()?;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let demo = Demo::start(lasting, &tracker, stop.clone()).await.context("the simulated servers cannot start")?;
     let place = tempfile::tempdir().context("no temporary directory can be made")?;
@@ -57,7 +58,7 @@ pub async fn demo(lasting: Duration) -> Result<()> {
     };
     let told = tokio::select! {
         told = story => told.map(|_| ()),
-        pressed = tokio::signal::ctrl_c() => pressed,
+        () = stop_signals.recv() => Ok(()),
     };
     controller.stop().await;
     stop.cancel();

@@ -49,13 +49,13 @@ pub async fn run(config: Config, file: Option<&Path>) -> Result<()> {
 }
 
 /// The signals that end it.
-struct StopSignals {
+pub(super) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
 impl StopSignals {
-    fn new() -> Result<Self> {
+    pub(super) fn new() -> Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate()).context("SIGTERM cannot be listened for")?,
             interrupt: signal(SignalKind::interrupt()).context("SIGINT cannot be listened for")?,
@@ -63,7 +63,7 @@ impl StopSignals {
     }
 
     /// Waits for one of them. Cancel safe: a signal that was not seen is seen the next time.
-    async fn recv(&mut self) {
+    pub(super) async fn recv(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
