@@ -42,7 +42,9 @@ impl Pace {
 pub fn demo_policy(pace: Pace) -> HealthPolicy {
     HealthPolicy {
         recovery: pace.of(4.0),
-        unknown_after: pace.of(4.0),
+        // At any pace: the break is short, but the link waits for up to 1.3 s before it tries again, and a question that
+        // shows a quiet PBX to be there is asked every third of this.
+        unknown_after: Duration::from_secs(6),
         refresh_grace: pace.of(3.0),
         flap: FlapPolicy { half_life: pace.of(5.0), max_suppress: pace.of(30.0), ..FlapPolicy::default() },
         ..HealthPolicy::default()
