@@ -91,11 +91,13 @@ fn every_trunk_of_the_lab_is_found_with_its_state_within_5_s_of_the_start() {
     assert!(took < 5.0, "{took} s");
 
     // What one trunk shows, against the lab's own configuration of it.
-    let trunk = program.trunk("pbx1/ok").expect("a trunk");
+    // Until its first OPTIONS Asterisk says `NonQualified` of a contact that will be qualified.
+    let reached = |trunk: &serde_json::Value| trunk["contact"]["status"] == "reachable";
+    let trunk = eventually(SOON, "the qualified contact", || program.trunk("pbx1/ok").filter(reached));
     let registrar = lab.registrar_address();
     assert_eq!(trunk["registration"]["client_uri"], format!("sip:ok@{registrar}"));
     assert_eq!(trunk["registration"]["server_uri"], format!("sip:{registrar}"));
-    assert_eq!((&trunk["endpoints"][0], &trunk["contact"]["status"]), (&"ok".into(), &"reachable".into()));
+    assert_eq!(trunk["endpoints"], serde_json::json!(["ok"]));
     assert!(trunk["contact"]["rtt_ms"].as_f64().is_some_and(|rtt| rtt > 0.0 && rtt < 1000.0), "{trunk}");
     assert!(trunk["registration"]["expires_in_seconds"].as_i64().is_some_and(|left| left <= 60), "{trunk}");
     assert_eq!(program.trunk("pbx1/double").expect("a trunk")["endpoints"].as_array().map(Vec::len), Some(1));
