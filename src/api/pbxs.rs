@@ -34,6 +34,8 @@ pub struct Link {
     pub since: Timestamp,
     /// The other side's version.
     pub version: Option<String>,
+    /// Why there is no link.
+    pub error: Option<String>,
 }
 
 /// `GET /pbxs`
@@ -51,7 +53,12 @@ pub(super) async fn list(State(state): State<ApiState>, ApiQuery(NoFilter {}): A
         .pbxs()
         .map(|(id, record)| Pbx {
             id: id.clone(),
-            ami: Link { state: record.state.clone(), since: record.since, version: record.version.clone() },
+            ami: Link {
+                state: record.state.clone(),
+                since: record.since,
+                version: record.version.clone(),
+                error: record.error.clone(),
+            },
             ari: None,
             trunks: counts.get(id).copied().unwrap_or_default(),
             last_event_at: heard.get(id).copied(),

@@ -19,12 +19,16 @@ use crate::{
     ids::TrunkId,
     wire::ami::{
         action::Action,
-        client::{FilterState, TcpTransport, Tls},
+        client::{FilterState, LinkPhase, TcpTransport, Tls},
     },
 };
 
 /// How long a PBX may take to be listed. A booting Asterisk is ready in half of it.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// How long a connection may fail before it is given up; the link tries three or four times in it.
+const TRIES: Duration = Duration::from_secs(4);
+/// How often it is looked at.
+const GLANCE: Duration = Duration::from_millis(200);
 /// How long a question about a module may take.
 const MODULE_PATIENCE: Duration = Duration::from_secs(5);
 /// Modules without which there is nothing to watch.
@@ -125,18 +129,30 @@ async fn connect(settings: PbxSettings, clock: &Arc<dyn Clock>) -> Connected {
     let handle = watch_pbx(settings, transport, Arc::clone(clock), &tracker, stop.clone(), facts);
     tracker.spawn(async move { while sink.recv().await.is_some() {} });
     let mut status = handle.status();
-    // An error may pass (a restart); a refused login does not, within our patience.
-    let listed = tokio::time::timeout(PATIENCE, async {
+    // A connection that fails may be a restart, so it gets a few tries; a refusal does not pass within our patience.
+    let answered = tokio::time::timeout(PATIENCE, async {
+        let mut failing_since = None;
         loop {
             let now = status.borrow_and_update().clone();
-            let refused = *handle.link.phase().borrow() == crate::wire::ami::client::LinkPhase::Refused;
-            if now.listed || refused || status.changed().await.is_err() {
-                return now.listed;
+            let phase = *handle.link.phase().borrow();
+            let answered = now.listed || now.rights.registrations == Permission::Denied;
+            if answered || phase == LinkPhase::Refused {
+                return answered;
+            }
+            let failing = phase == LinkPhase::Connecting && now.error.is_some();
+            let since = *failing_since.get_or_insert_with(tokio::time::Instant::now);
+            if !failing {
+                failing_since = None;
+            } else if since.elapsed() >= TRIES {
+                return false;
+            }
+            // The phase changes without the status now and then.
+            if let Ok(Err(_)) = tokio::time::timeout(GLANCE, status.changed()).await {
+                return false;
             }
         }
     });
-    let listed = listed.await.unwrap_or(false);
-    let connected = if listed {
+    let connected = if answered.await.unwrap_or(false) {
         let mut missing = Vec::new();
         for module in MODULES {
             if let Ok(action) = Action::module_check(module)
@@ -183,22 +199,27 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
         (
             rights.events,
             Level::Problem,
-            "events of class system: changes are seen in lists only, up to `reconcile` late",
+            "no events: changes are seen in lists only, up to `reconcile` late",
             "read = system",
         ),
         (
             rights.registrations,
             Level::Problem,
-            "PJSIPShowRegistrationsOutbound: nothing can be watched",
+            "no PJSIPShowRegistrationsOutbound (Permission denied): nothing can be watched",
             "write = reporting",
         ),
-        (rights.endpoints, Level::Warning, "PJSIPShowEndpoints: endpoints are guessed from names", "write = system"),
-        (rights.contacts, Level::Warning, "PJSIPShowEndpoint: contacts are known once they change", "write = system"),
-        (rights.filter, Level::Warning, "Filter: a busy PBX sends more than is read", "write = system"),
+        (rights.endpoints, Level::Warning, "no PJSIPShowEndpoints: endpoints are guessed from names", "write = system"),
+        (
+            rights.contacts,
+            Level::Warning,
+            "no PJSIPShowEndpoint: contacts are known once they change",
+            "write = system",
+        ),
+        (rights.filter, Level::Warning, "no Filter: a busy PBX sends more than is read", "write = system"),
         (
             rights.command,
             Level::Warning,
-            "Command: that Asterisk gave up is known by its silence only",
+            "no Command: that Asterisk gave up is known by its silence only",
             "write = command",
         ),
     ];
@@ -207,15 +228,15 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
         if lacks(permission) {
             say(
                 level,
-                format!("the AMI user may not do without: {without}"),
+                format!("the AMI user lacks `{right}`: {without}"),
                 &format!("add `{right}` to the user in manager.conf"),
             );
             missing.insert(right);
         }
     }
     if !missing.is_empty() {
-        let lines = "manager.conf, the user's section should have at least:\n    read = system,call,security\n    \
-                     write = system,reporting,command\n    writetimeout = 5000\nthen: asterisk -rx \"manager reload\", \
+        let lines = "manager.conf, the user's section should have at least:\n    read = system\n    \
+                     write = system,command\n    writetimeout = 5000\nthen: asterisk -rx \"manager reload\", \
                      which counts for connections made after it";
         say(Level::Warning, "some rights are missing".to_owned(), lines);
     }
@@ -238,7 +259,7 @@ fn manager_lines(pbx: &str, config: &Config) -> String {
         config.pbxs.iter().find(|known| known.id.as_str() == pbx).map_or("trunkwarden", |known| &known.ami.username);
     format!(
         "is Asterisk running, and does manager.conf have this?\n    [general]\n    enabled = yes\n    bindaddr = 127.0.0.1\n    \
-         [{user}]\n    secret = (the same as in pbx[{pbx}].ami.secret)\n    read = system,call,security\n    \
-         write = system,reporting,command\n    writetimeout = 5000\nthen: asterisk -rx \"manager reload\""
+         [{user}]\n    secret = (the same as in pbx[{pbx}].ami.secret)\n    read = system\n    \
+         write = system,command\n    writetimeout = 5000\nthen: asterisk -rx \"manager reload\""
     )
 }

@@ -108,13 +108,11 @@ impl Watched {
     fn serves(&self, settings: &PbxSettings) -> bool {
         let (mine, other) = (&self.settings.ami, &settings.ami);
         self.settings.pbx == settings.pbx
-            && self.settings.reconcile == settings.reconcile
             && mine.address == other.address
             && mine.username == other.username
             && mine.secret.expose_secret() == other.secret.expose_secret()
             && mine.tls == other.tls
             && mine.plain_login == other.plain_login
-            && mine.unknown_after == other.unknown_after
     }
 }
 
@@ -317,7 +315,8 @@ impl Controller {
             let same = before.iter().position(|watched| watched.serves(&settings));
             if let Some(place) = same {
                 let watched = before.swap_remove(place);
-                watched.handle.declare(settings.declared).await;
+                let PbxSettings { declared, reconcile, ami, .. } = settings;
+                watched.handle.declare(declared, reconcile, ami.unknown_after).await;
                 pbxs.push(watched);
                 continue;
             }

@@ -40,25 +40,35 @@ pub async fn demo(lasting: Duration) -> Result<()> {
     let place = tempfile::tempdir().context("no temporary directory can be made")?;
     let store = format!("sqlite:{}", place.path().join("demo.db").display());
     let file = place.path().join("trunkwarden.toml");
-    std::fs::write(&file, demo.configuration(&store, free_address().await?))
+    std::fs::write(&file, demo.configuration(&store, SocketAddr::from(([127, 0, 0, 1], PORT))))
         .context("the demo's configuration cannot be written")?;
     let config = Config::load(Some(&file), std::iter::empty())?;
-    let controller = Controller::start(Parameters::of(&config, &clock)?, Arc::clone(&clock)).await?;
+    let mut parameters = Parameters::of(&config, &clock)?;
+    if TcpListener::bind(parameters.listen).await.is_err() {
+        // Another demo or a controller has it; any free port will do.
+        parameters.listen.set_port(0);
+    }
+    let controller = Controller::start(parameters, Arc::clone(&clock)).await?;
     let (lines, seen) = mpsc::channel(LINES);
     tracker.spawn(forward(controller.committed(), lines, stop.clone()));
     listed(&controller).await?;
 
     let interrupted = CancellationToken::new();
+    let api = format!("http://{}/api/v1/trunks", controller.address);
     let story = async {
         let terminal = io::stdout().is_terminal();
         let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
         let style = Style { colour, signs: terminal };
-        let api = format!("http://{}/api/v1/trunks", controller.address);
         demo.run(seen, &api, style, &*clock, &mut io::stdout(), &interrupted).await
     };
+    // Who stops it early gets the account so far.
+    let mut story = std::pin::pin!(story);
     let told = tokio::select! {
-        told = story => told.map(|_| ()),
-        () = stop_signals.recv() => Ok(()),
+        told = &mut story => told.map(|_| ()),
+        () = stop_signals.recv() => {
+            interrupted.cancel();
+            story.await.map(|_| ())
+        }
     };
     controller.stop().await;
     stop.cancel();
@@ -69,15 +79,6 @@ pub async fn demo(lasting: Duration) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("the story could not be printed"),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-async fn free_address() -> Result<SocketAddr> {
-    let wanted = SocketAddr::from(([127, 0, 0, 1], PORT));
-    if TcpListener::bind(wanted).await.is_ok() {
-        return Ok(wanted);
-    }
-    let any = TcpListener::bind(("127.0.0.1", 0)).await.context("no port is free on loopback")?;
-    any.local_addr().context("a listener has no address")
 }
 
 /// Hands committed decisions to the narrator. When it is too slow some are left out, which a demo can bear.

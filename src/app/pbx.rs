@@ -34,7 +34,9 @@ use crate::{
             AmiLink, AmiSettings, CallError, FilterState, Identity, LinkEvent, LinkEvents, LinkHandle, MissingRight,
             Reply, Transport,
         },
-        event::{EndpointList, OutboundRegistrationDetail, OutboundRegistrationDetailComplete, RegistryEntry},
+        event::{
+            ContactState, EndpointList, OutboundRegistrationDetail, OutboundRegistrationDetailComplete, RegistryEntry,
+        },
         registrations_cli,
     },
 };
@@ -143,7 +145,7 @@ pub struct PbxHandle {
     /// Asks it things.
     pub link: LinkHandle,
     status: watch::Receiver<PbxStatus>,
-    declare: mpsc::Sender<Vec<DeclaredTrunk>>,
+    declare: mpsc::Sender<(Vec<DeclaredTrunk>, Duration)>,
 }
 
 impl PbxHandle {
@@ -156,9 +158,10 @@ impl PbxHandle {
     /// Takes the trunks of a configuration that was read again.
     ///
     /// Cancel safety: the trunks are taken or not, never in part.
-    pub async fn declare(&self, declared: Vec<DeclaredTrunk>) {
+    pub async fn declare(&self, declared: Vec<DeclaredTrunk>, reconcile: Duration, unknown_after: Duration) {
+        self.link.set_unknown_after(unknown_after);
         // A task that has ended has no use for them.
-        let _ended = self.declare.send(declared).await;
+        let _ended = self.declare.send((declared, reconcile)).await;
     }
 }
 
@@ -262,7 +265,7 @@ enum Next {
     Link(Option<LinkEvent>),
     Read(Read),
     Qualified(Permission),
-    Declared(Vec<DeclaredTrunk>),
+    Declared((Vec<DeclaredTrunk>, Duration)),
     Tick,
 }
 
@@ -270,7 +273,7 @@ impl Watcher {
     async fn run(
         mut self,
         mut events: LinkEvents,
-        mut declarations: mpsc::Receiver<Vec<DeclaredTrunk>>,
+        mut declarations: mpsc::Receiver<(Vec<DeclaredTrunk>, Duration)>,
         stop: CancellationToken,
     ) {
         let _end_link = stop.clone().drop_guard();
@@ -295,7 +298,7 @@ impl Watcher {
                     self.status.send_modify(|status| status.rights.qualify = permission);
                     Told::default()
                 }
-                Next::Declared(declared) => self.observer.declare(self.clock.now(), declared),
+                Next::Declared((declared, reconcile)) => self.observer.declare(self.clock.now(), declared, reconcile),
                 Next::Tick => self.observer.tick(self.clock.now()),
             };
             let passed = tokio::select! {
@@ -537,6 +540,22 @@ async fn read_all(link: LinkHandle, mut rights: Rights, ticket: Ticket, absent: 
     Read { ticket, rights, outcome }
 }
 
+/// Asterisk says `NonQualified` of a contact until its first OPTIONS was answered or not, even where its AOR is
+/// qualified; that is no word on it yet, rather than the word that there will be none.
+fn await_first_qualify(items: &[Message], contacts: &mut [ListedContact]) {
+    let is_qualified = |aor: &str| {
+        items.iter().filter(|item| item.is_event("AorDetail")).any(|item| {
+            let every = item.get("QualifyFrequency").and_then(|value| value.trim().parse::<f64>().ok());
+            item.get("ObjectName").is_some_and(|name| name == aor) && every.is_some_and(|seconds| seconds > 0.0)
+        })
+    };
+    for contact in contacts {
+        if contact.status == ContactState::NonQualified && is_qualified(&contact.aor) {
+            contact.status = ContactState::Unknown;
+        }
+    }
+}
+
 async fn read_contacts(
     link: LinkHandle,
     mut rights: Rights,
@@ -549,7 +568,9 @@ async fn read_contacts(
         match optional_list("PJSIPShowEndpoint", &action, &link, &mut rights.contacts).await {
             Ok(Some(items)) => {
                 let read = |item: &Message| ListedContact::read(&endpoint, item);
-                lists.contacts.extend(items_of(&items, ListedContact::EVENT, read));
+                let mut contacts = items_of(&items, ListedContact::EVENT, read);
+                await_first_qualify(&items, &mut contacts);
+                lists.contacts.extend(contacts);
                 lists.contacts_of.insert(endpoint);
             }
             // It went away in between; or nobody answers for any.
@@ -1066,7 +1087,7 @@ mod tests {
             registrations: vec!["a".try_into().unwrap(), "b".try_into().unwrap()],
             endpoints: Vec::new(),
         };
-        bench.handle.declare(vec![both]).await;
+        bench.handle.declare(vec![both], Duration::from_secs(30), Duration::from_secs(15)).await;
         let facts = bench.listed().await;
         let Some(Input::Pbx { fact: PbxFact::Listed { trunks }, .. }) = facts.last() else { panic!() };
         assert_eq!(trunks.len(), 1);

@@ -251,7 +251,20 @@ fn tell(outcome: &Outcome) {
     for event in &outcome.events {
         match event.kind.as_str() {
             "gate" => debug!(event.kind = "gate", event.data = %event.data, "gate changed"),
-            kind => info!(event.kind = kind, event.data = %event.data, "decided"),
+            kind => {
+                let text = |key: &str| event.data.get(key).and_then(serde_json::Value::as_str);
+                info!(
+                    event.kind = kind,
+                    trunk.id = text("trunk"),
+                    campaign.id = text("campaign"),
+                    dialer.id = text("dialer"),
+                    hold.id = text("hold"),
+                    from = text("from"),
+                    to = text("to"),
+                    reason = text("reason"),
+                    "decided"
+                );
+            }
         }
     }
 }

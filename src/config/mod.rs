@@ -290,6 +290,7 @@ impl Config {
     pub fn restart_needed(old: &Self, new: &Self) -> Vec<&'static str> {
         let differs = [
             ("store.url", old.store.url != new.store.url),
+            ("store.retention", old.store.retention != new.store.retention),
             ("api.listen", old.api.listen != new.api.listen),
             ("log.level", old.log.filter != new.log.filter),
             ("log.format", old.log.format != new.log.format),

@@ -417,7 +417,8 @@ impl Step<'_> {
         if !open || !self.may_dial(spec) || !self.take_turn(claim) {
             return;
         }
-        let reason = format!("{} is stable again", claim.trunk);
+        let gate = self.board.trunks.get(&claim.trunk).map(|record| record.gate.reason.as_str());
+        let reason = format!("{} may be dialed on again: {}", claim.trunk, gate.unwrap_or("it is not known any more"));
         let data = self.data(key, &claim.hold, &reason, claim.since);
         let message =
             self.send(Recipient::Dialer(key.dialer.clone()), Some(key.clone()), MessageType::CampaignResume, &data);

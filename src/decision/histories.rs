@@ -534,6 +534,36 @@ fn a_mass_failure_is_one_incident_and_its_campaigns_come_back_one_by_one() {
 }
 
 #[test]
+fn one_trunk_that_is_dead_for_good_does_not_keep_an_incident_open_for_ever() {
+    let names = ["a", "b", "c"];
+    let fail: Vec<_> = names.iter().map(|name| event(0.0, name, Rejected)).collect();
+    let back = vec![event(60.0, "a", Registered), event(60.0, "b", Registered)];
+    let later = vec![event(700.0, "a", Rejected)];
+    let run = Run::new(policy(vec![]), &names).run(&[fail, back, later].concat(), 720.0);
+    let incidents: Vec<_> = run.shown().into_iter().filter(|(_, what)| what.starts_with("incident")).collect();
+    assert_eq!(incidents, [(0.0, "incident"), (600.0, "incident over")]);
+    let told = |message: &&Message| message.kind == MessageType::TrunkHealth && message.at >= noon(700.0);
+    assert_eq!(run.unanswered.iter().filter(told).count(), 1, "people hear of single trunks again");
+}
+
+#[test]
+fn what_is_found_dead_at_first_sight_is_no_incident() {
+    let mut run = Run::new(policy(vec![]), &[]);
+    for name in ["a", "b", "c"] {
+        run.step(&in_list(0.0, name, Rejected));
+    }
+    run.step(&listed(0.0, &["a", "b", "c"]));
+    let run = run.run(&[], 60.0);
+    assert_eq!(
+        run.without_gate().iter().filter(|(_, what)| what.starts_with("incident")).count(),
+        0,
+        "{:?}",
+        run.shown()
+    );
+    assert_eq!(run.without_gate().len(), 3, "held they are");
+}
+
+#[test]
 fn a_replay_gives_the_same_board_and_the_same_ids() {
     let flapping = [0.0, 60.0, 120.0].map(|at| [event(at, "airtel", Rejected), event(at + 10.0, "airtel", Registered)]);
     let run = one().run(&flapping.concat(), 800.0);

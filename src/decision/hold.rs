@@ -88,7 +88,9 @@ pub struct Incident {
     pub pbx: PbxId,
     /// When the first of its trunks failed.
     pub since: Timestamp,
-    /// When the last of its trunks was clear again.
+    /// When the last of its trunks failed.
+    pub last_at: Timestamp,
+    /// When the last of its trunks was clear again, or none had failed for so long that what is left is on its own.
     pub ended_at: Option<Timestamp>,
     /// The trunks it took, in the order they failed.
     pub trunks: Vec<TrunkId>,

@@ -17,7 +17,8 @@ use super::{
     step::Step,
 };
 use crate::{
-    clock::before,
+    clock::{after, before},
+    health::TrunkHealth,
     ids::{PbxId, TrunkId},
 };
 
@@ -25,6 +26,8 @@ use crate::{
 const WINDOW: Duration = Duration::from_secs(60);
 /// Fewer trunks than this are no incident, whatever share of the PBX they are.
 const FEWEST: usize = 3;
+/// When nothing joined an incident for so long, it is over; what is held still is held for itself.
+const SETTLED: Duration = Duration::from_secs(600);
 /// One resume in this time, for campaigns that an incident took.
 pub(super) const PACE: Duration = Duration::from_secs(5);
 
@@ -42,7 +45,7 @@ impl Step<'_> {
             self.count_failures(pbx, trunks);
         }
         self.tell_people();
-        if self.lifted {
+        if self.lifted || ticks {
             self.end_incidents();
         }
         if ticks {
@@ -56,6 +59,7 @@ impl Step<'_> {
 
     /// Holds of the policy just began on `trunks`.
     fn count_failures(&mut self, pbx: PbxId, trunks: Vec<TrunkId>) {
+        let unheard = self.board.pbxs.get(&pbx).is_some_and(|known| known.state != "listed");
         let is_open = |known: &&mut Incident| known.pbx == pbx && known.ended_at.is_none();
         if let Some(open) = self.board.incidents.values_mut().find(is_open) {
             let known: HashSet<&TrunkId> = if trunks.len() > 1 { open.trunks.iter().collect() } else { HashSet::new() };
@@ -64,7 +68,8 @@ impl Step<'_> {
             let more: Vec<TrunkId> = trunks.iter().filter(|trunk| !one(trunk)).cloned().collect();
             if !more.is_empty() {
                 open.trunks.extend(more);
-                open.summary = summary(&pbx, open.trunks.len());
+                open.last_at = self.at;
+                open.summary = summary(&pbx, open.trunks.len(), unheard);
                 self.board.grown.insert(open.id.clone());
             }
             return;
@@ -73,6 +78,7 @@ impl Step<'_> {
         let on_pbx = self.board.trunks.iter().filter(|(id, _)| id.pbx_str() == pbx.as_str());
         let all = on_pbx.clone().count();
         let failed = on_pbx
+            .filter(|(_, record)| was_well(&record.health))
             .filter_map(|(id, record)| Some((record.policy_hold.as_ref()?.since, id)))
             .filter(|(since, _)| *since >= earliest);
         let count = failed.clone().count();
@@ -85,9 +91,10 @@ impl Step<'_> {
         let trunks: Vec<TrunkId> = failed.into_iter().map(|(_, id)| id.clone()).collect();
         let incident = Incident {
             id: self.mint_incident(),
-            summary: summary(&pbx, trunks.len()),
+            summary: summary(&pbx, trunks.len(), unheard),
             pbx,
             since,
+            last_at: self.at,
             ended_at: None,
             trunks,
             last_resume_at: None,
@@ -110,11 +117,13 @@ impl Step<'_> {
         }
     }
 
-    /// Holds may just have ended: an incident ends with the last of its trunks.
+    /// Holds may just have ended: an incident ends with the last of its trunks, or when none joined it for
+    /// [`SETTLED`]: one trunk that is dead for good must not keep the others' news from people.
     fn end_incidents(&mut self) {
         let held = |id: &TrunkId| self.board.trunks.get(id).is_some_and(|record| record.policy_hold.is_some());
         let over: Vec<_> = (self.board.incidents.values())
-            .filter(|known| known.ended_at.is_none() && !known.trunks.iter().any(held))
+            .filter(|known| known.ended_at.is_none())
+            .filter(|known| self.at >= after(known.last_at, SETTLED) || !known.trunks.iter().any(held))
             .map(|known| known.id.clone())
             .collect();
         for id in over {
@@ -151,6 +160,17 @@ impl Step<'_> {
     }
 }
 
-fn summary(pbx: &PbxId, count: usize) -> String {
-    format!("{count} trunks of {pbx} failed within a minute of each other")
+fn summary(pbx: &PbxId, count: usize, unheard: bool) -> String {
+    if unheard {
+        format!("{pbx} is not heard: nobody can tell how {count} of its trunks are")
+    } else {
+        format!("{count} trunks of {pbx} failed within a minute of each other")
+    }
+}
+
+/// Whether a trunk was well at some time: what is found dead at first sight did not fail now.
+pub(super) fn was_well(health: &TrunkHealth) -> bool {
+    health.ever_registered
+        || health.contacts.values().any(|contact| contact.ever_reachable)
+        || (health.declared && health.registrations.is_empty())
 }

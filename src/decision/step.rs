@@ -12,6 +12,7 @@ use super::{
     board::{Board, Override, PbxRecord, TrunkRecord},
     gate::GateState,
     hold::{By, Hold},
+    incidents::was_well,
     input::{Act, CampaignReport, Input, ReceiptOutcome},
     outcome::{EntryKind, Event, Message, MessageType, Outcome, Recipient, Record, Scope, Settled},
     policy::{ControlPolicy, Mode},
@@ -310,6 +311,7 @@ impl Step<'_> {
         let begins = standing == Standing::Hold && record.policy_hold.is_none() && record.override_.is_none();
         let lifted = if standing == Standing::Clear { record.policy_hold.take() } else { None };
         let reason = record.health.reason.to_string();
+        let known_well = was_well(&record.health);
         if let Some(hold) = ended {
             self.end_hold(hold, By::Policy, Some("its time is over".to_owned()));
         }
@@ -321,7 +323,9 @@ impl Step<'_> {
             if let Some(record) = self.board.trunks.get_mut(trunk) {
                 record.policy_hold = Some(hold);
             }
-            self.failed.push(trunk.clone());
+            if known_well {
+                self.failed.push(trunk.clone());
+            }
         }
     }
 

@@ -423,7 +423,8 @@ impl Observer {
     }
 
     /// The configuration was read again: the next lists are read with it.
-    pub fn declare(&mut self, at: Timestamp, declared: Vec<DeclaredTrunk>) -> Told {
+    pub fn declare(&mut self, at: Timestamp, declared: Vec<DeclaredTrunk>, reconcile: Duration) -> Told {
+        self.reconcile = reconcile;
         let mut told = Told::default();
         self.pass(at);
         self.declared = declared;

@@ -795,7 +795,7 @@ async fn pbxs_outbox_and_incidents_have_the_fields_of_the_contract() {
     assert_eq!(
         pbxs,
         json!({"items": [{
-            "id": "pbx1", "ami": {"state": "listed", "since": server.time(2975), "version": "9.0.0"}, "ari": null,
+            "id": "pbx1", "ami": {"state": "listed", "since": server.time(2975), "version": "9.0.0", "error": null}, "ari": null,
             "trunks": 3, "last_event_at": server.time(90), "lag_ms": null,
         }]})
     );

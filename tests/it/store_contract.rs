@@ -113,6 +113,7 @@ fn incident(name: &str, since: i64, ended: Option<i64>) -> Incident {
         id: IncidentId::try_from(format!("incident_{name}")).unwrap(),
         pbx: pbx("pbx1"),
         since: at(since),
+        last_at: at(since),
         ended_at: ended.map(at),
         trunks: vec![airtel()],
         last_resume_at: None,

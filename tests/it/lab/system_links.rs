@@ -121,7 +121,7 @@ fn a_user_who_may_do_less_still_gives_the_states_and_check_says_what_is_missing(
     program.wait_for("pbx1/airtel", "unknown", false, SOON);
     let said = checked(&program);
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);
-    for word in ["PROBLEM", "PJSIPShowRegistrationsOutbound", "Permission denied", "write = system,reporting"] {
+    for word in ["PROBLEM", "PJSIPShowRegistrationsOutbound", "Permission denied", "write = system,command"] {
         assert!(said.out.contains(word), "{word} is not in\n{}", said.out);
     }
 
@@ -150,7 +150,7 @@ fn a_wrong_secret_is_said_once_and_tried_slowly() {
     });
     let said = program.run(&["check", "--config", "trunkwarden.toml"]);
     assert_eq!(said.code, 1, "{}{}", said.out, said.err);
-    for line in ["[trunkwarden]", "secret = ", "read = system", "write = system,reporting", "manager reload"] {
+    for line in ["[trunkwarden]", "secret = ", "read = system", "write = system,command", "manager reload"] {
         assert!(said.out.contains(line), "{line} is not in\n{}", said.out);
     }
     let gate = program.gate("pbx1/airtel");

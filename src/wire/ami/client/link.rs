@@ -111,6 +111,7 @@ struct Shared {
     phase: watch::Sender<LinkPhase>,
     heard: watch::Sender<Option<Timestamp>>,
     drop_filters: Notify,
+    unknown_after: watch::Sender<Duration>,
     default_deadline: Duration,
 }
 
@@ -148,6 +149,12 @@ impl LinkHandle {
             Some(requests) => requests.call(action, within).await,
             None => Err(CallError::NotSent(NotSent::NotReady)),
         }
+    }
+
+    /// Changes after how long a silence a session is lost: for the sessions there are from their next look at the clock,
+    /// and for those to come.
+    pub fn set_unknown_after(&self, unknown_after: Duration) {
+        self.shared.unknown_after.send_replace(unknown_after);
     }
 
     /// Opens the event session anew without filters, for this and all later connections: for a consumer that saw a change in
@@ -197,6 +204,7 @@ impl AmiLink {
             phase: watch::Sender::new(LinkPhase::Connecting),
             heard: watch::Sender::new(None),
             drop_filters: Notify::new(),
+            unknown_after: watch::Sender::new(settings.unknown_after),
             default_deadline: settings.timeouts.action,
         });
         let handle = LinkHandle { shared: Arc::clone(&shared) };
@@ -375,7 +383,7 @@ impl AmiLink {
         let parts = SessionParts {
             events,
             limits: self.settings.limits,
-            unknown_after: self.settings.unknown_after,
+            unknown_after: self.shared.unknown_after.subscribe(),
             clock: Arc::clone(&self.clock),
             link_heard: self.shared.heard.clone(),
             heard: heard.clone(),

@@ -531,7 +531,7 @@ pub(super) enum Events {
 pub(super) struct SessionParts {
     pub(super) events: Events,
     pub(super) limits: Limits,
-    pub(super) unknown_after: Duration,
+    pub(super) unknown_after: watch::Receiver<Duration>,
     pub(super) clock: Arc<dyn Clock>,
     /// Told of each read on any session, for whoever shows when the PBX was last heard.
     pub(super) link_heard: watch::Sender<Option<Timestamp>>,
@@ -650,9 +650,13 @@ impl Task {
         self.current = Some(Current::new(request.id, request.deadline, Some(request.reply)));
     }
 
+    fn unknown_after(&self) -> Duration {
+        *self.parts.unknown_after.borrow()
+    }
+
     /// When silence or a deadline wants attention next.
     fn next_look(&self) -> Instant {
-        let lost = later(self.heard, self.parts.unknown_after);
+        let lost = later(self.heard, self.unknown_after());
         match &self.current {
             Some(current) => lost.min(current.deadline),
             // With bytes of a given-up action still in the way there is nothing to do but to wait for them to leave.
@@ -662,13 +666,13 @@ impl Task {
     }
 
     fn ping_due(&self) -> Instant {
-        later(self.heard.max(self.asked), self.parts.unknown_after / 3)
+        later(self.heard.max(self.asked), self.unknown_after() / 3)
     }
 
     fn look(&mut self) -> Result<(), SessionError> {
         let now = Instant::now();
-        if now >= later(self.heard, self.parts.unknown_after) {
-            return Err(SessionError::Silent { after: self.parts.unknown_after });
+        if now >= later(self.heard, self.unknown_after()) {
+            return Err(SessionError::Silent { after: self.unknown_after() });
         }
         if let Some(current) = self.current.take_if(|current| current.deadline <= now)
             && let Some(reply) = current.reply
@@ -682,7 +686,7 @@ impl Task {
             if let Ok(bytes) = Action::ping().encode(&id) {
                 self.outgoing = bytes;
                 self.asked = now;
-                let deadline = later(now, self.parts.unknown_after / 3);
+                let deadline = later(now, self.unknown_after() / 3);
                 self.current = Some(Current::new(id, deadline, None));
             }
         }
