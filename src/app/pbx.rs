@@ -11,21 +11,23 @@ use std::{
     collections::{BTreeSet, VecDeque},
     fmt,
     future::Future,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
     time::{MissedTickBehavior, interval},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{Instrument as _, debug, info, info_span, warn};
+use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use crate::{
     clock::{Clock, Timestamp, between},
-    decision::Input,
+    decision::{Input, PbxFact},
     ids::{ContactUri, EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{DeclaredTrunk, Directory, Finding, ListedContact, Lists, Observer, Request, Sighting, Ticket, Told},
     wire::ami::{
@@ -177,7 +179,8 @@ pub fn watch_pbx(
 ) -> PbxHandle {
     let PbxSettings { pbx, ami, declared, reconcile, known } = settings;
     // The link ends with the watcher, whatever ended it.
-    let stop = stop.child_token();
+    let (stopped, stop) = (stop.clone(), stop.child_token());
+    let (last_word, last_clock, name) = (facts.clone(), Arc::clone(&clock), pbx.clone());
     let (link, events) = AmiLink::start(ami, transport, Arc::clone(&clock), tracker, stop.clone());
     let mut observer = Observer::new(pbx.clone(), declared, reconcile);
     for trunk in known {
@@ -201,7 +204,18 @@ pub fn watch_pbx(
         overflow_said: None,
         overflow_unsaid: 0,
     };
-    tracker.spawn(watcher.run(events, declarations, stop).instrument(span));
+    let watching = async move {
+        let ended = AssertUnwindSafe(watcher.run(events, declarations, stop)).catch_unwind().await;
+        if !stopped.is_cancelled() {
+            // A trunk that nobody watches must not stay as it was.
+            error!(panicked = ended.is_err(), "the PBX is not watched any more; restart the controller");
+            let at = last_clock.now();
+            let fact = PbxFact::Lost { last_heard: at, error: "watching it ended by a fault of ours".to_owned() };
+            // Nobody decides any more: then the gate holds anyway.
+            last_word.send(Input::Pbx { pbx: name, at, fact }).await.ok();
+        }
+    };
+    tracker.spawn(watching.instrument(span));
     PbxHandle { link, status: watched, declare }
 }
 
@@ -730,7 +744,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        decision::PbxFact,
         observation::{Fact, Observation, RegistrationState, Source},
         wire::ami::{
             client::{ConnectError, Connection, Security},
@@ -1094,6 +1107,34 @@ mod tests {
         assert_eq!(trunks[0].endpoints.len(), 2);
         assert_eq!(bench.fake.asked("Login"), 2);
         bench.finish().await;
+    }
+
+    #[derive(Debug)]
+    struct Broken;
+
+    impl Transport for Broken {
+        fn connect(&self) -> BoxFuture<'_, Result<Connection, ConnectError>> {
+            panic!("a fault of ours")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pbx_whose_watching_broke_is_said_to_be_lost() {
+        let settings = PbxSettings {
+            pbx: PbxId::try_from("pbx1").unwrap(),
+            ami: AmiSettings::new("pbx1", "memory", "tw", "hush".into()),
+            declared: Vec::new(),
+            reconcile: Duration::from_secs(30),
+            known: Vec::new(),
+        };
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (sender, mut facts) = mpsc::channel(8);
+        let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
+        let _handle = watch_pbx(settings, Arc::new(Broken), clock, &tracker, stop, sender);
+        let said = timeout(Duration::from_secs(60), facts.recv()).await.expect("a fact");
+        assert!(matches!(said, Some(Input::Pbx { fact: PbxFact::Lost { .. }, .. })), "{said:?}");
+        tracker.close();
+        timeout(Duration::from_secs(5), tracker.wait()).await.expect("all tasks ended");
     }
 
     #[tokio::test(start_paused = true)]

@@ -178,9 +178,21 @@ pub struct Committer {
 /// Runs the loop and its committer until every sender of inputs is gone, and everything decided is committed.
 ///
 /// `stopping` only says that a store that fails should not be waited for any longer.
+///
+/// However it ends, by a panic too, the gate holds from then on: an answer that nobody will take back is worth nothing.
 pub async fn run(decider: Decider, committer: Committer, stopping: CancellationToken) {
+    let _shut = Shut(decider.gate.clone());
     let (commits, decided) = mpsc::channel(UNCOMMITTED);
     tokio::join!(decider.run(commits), committer.run(decided, stopping));
+}
+
+/// Shuts the gate when deciding ends.
+struct Shut(GateTx);
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        self.0.shut();
+    }
 }
 
 impl Decider {
@@ -375,6 +387,28 @@ mod tests {
         let registration = RegistrationName::try_from(trunk.name()).unwrap();
         let fact = Fact::Registration { registration, state, source: Source::Event };
         Input::Seen(Observation { trunk: trunk.clone(), at, fact })
+    }
+
+    #[test]
+    fn the_gate_holds_once_nobody_decides() {
+        let (tx, gate) = Gate::new();
+        let trunk = TrunkId::try_from("pbx1/airtel").unwrap();
+        let since = Timestamp::UNIX_EPOCH;
+        let state = crate::decision::GateState {
+            allow: true,
+            reason: String::new(),
+            since,
+            health: crate::health::Health::Stable,
+            until: None,
+        };
+        tx.open(1, &[(trunk.clone(), state)].into());
+        assert!(gate.state(&trunk).is_some());
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _shut = Shut(tx.clone());
+            panic!("the deciding loop");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(gate.state(&trunk), None);
     }
 
     #[tokio::test(start_paused = true)]

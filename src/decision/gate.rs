@@ -71,6 +71,11 @@ impl GateTx {
         self.publish(step, changes.iter().filter(|&(_, state)| state.allow));
     }
 
+    /// Forgets every answer, so that all hold: nobody decides any more.
+    pub fn shut(&self) {
+        self.0.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn publish<'a>(&self, step: u64, changes: impl Iterator<Item = (&'a TrunkId, &'a GateState)>) {
         let mut changes = changes.peekable();
         if changes.peek().is_none() {

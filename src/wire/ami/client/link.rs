@@ -188,6 +188,13 @@ pub struct AmiLink {
     filters_dropped: bool,
 }
 
+impl Drop for AmiLink {
+    /// However it ends, by a panic too, its consumer learns that nothing more comes.
+    fn drop(&mut self) {
+        self.inbox.close();
+    }
+}
+
 impl AmiLink {
     /// Starts a link. It ends when `stop` is cancelled; the tracker then waits for its tasks.
     #[must_use]
@@ -260,7 +267,7 @@ impl AmiLink {
         }
         self.shared.set_actions(None);
         self.shared.phase.send_replace(LinkPhase::Stopped);
-        self.inbox.close();
+        // Dropping the link closes its inbox.
     }
 
     fn say_failed(
