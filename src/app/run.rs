@@ -8,7 +8,7 @@ use tracing::{error, info, warn};
 
 use super::{Controller, Parameters, steps::chain};
 use crate::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, SteadyClock, SystemClock},
     config::Config,
 };
 
@@ -21,9 +21,10 @@ pub async fn run(config: Config, file: Option<&Path>) -> Result<()> {
     let mut stop = StopSignals::new()?;
     let mut hang_up = signal(SignalKind::hangup()).context("SIGHUP cannot be listened for")?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let steady: Arc<dyn Clock> = Arc::new(SteadyClock::default());
     // Starting waits for the store, and reading again for files and the store: neither may keep a signal waiting.
     let controller = tokio::select! {
-        started = Controller::start(Parameters::of(&config, &clock)?, Arc::clone(&clock)) => started?,
+        started = Controller::start(Parameters::of(&config, &clock)?, steady) => started?,
         () = stop.recv() => {
             info!("stopped before everything had started");
             return Ok(());

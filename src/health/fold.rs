@@ -33,6 +33,9 @@ pub(crate) const SLOW_CONTACT: Duration = Duration::from_millis(1500);
 /// Total: any fact in any order gives a health. An observation dated before what is already known counts as now.
 #[must_use]
 pub fn fold(mut health: TrunkHealth, seen: &Observation, policy: &HealthPolicy) -> TrunkHealth {
+    if matches!(seen.fact, Fact::Started { .. }) {
+        rebase(&mut health, seen.at);
+    }
     let at = seen.at.max(health.at);
     // Between the last run's end and this start nobody watched: what would have come due then did not happen.
     if !matches!(seen.fact, Fact::Started { .. }) {
@@ -154,6 +157,24 @@ fn take(health: &mut TrunkHealth, at: Timestamp, fact: &Fact) {
             health.contacts.remove(contact);
         }
         Fact::Tick => {}
+    }
+}
+
+/// Dates what is dated after `at` to `at`: a run begins, and the clock was set back since the last one. Without this the
+/// trunk would stand still until the clock has caught up.
+fn rebase(health: &mut TrunkHealth, at: Timestamp) {
+    let now = |instant: &mut Timestamp| *instant = (*instant).min(at);
+    if health.at <= at {
+        return;
+    }
+    [&mut health.at, &mut health.since, &mut health.penalty_at].into_iter().for_each(now);
+    health.suppressed_since.iter_mut().chain(&mut health.recovering_since).for_each(now);
+    health.contacts.values_mut().for_each(|contact| now(&mut contact.since));
+    for known in health.registrations.values_mut() {
+        now(&mut known.since);
+        [&mut known.left_at, &mut known.last_event_at, &mut known.last_registered_at]
+            .into_iter()
+            .for_each(|instant| instant.iter_mut().for_each(now));
     }
 }
 

@@ -506,3 +506,13 @@ fn a_refresh_that_only_the_list_shows_is_no_silence() {
         .collect();
     assert_eq!(told(stable(), &history, 1200.0, &HealthPolicy::default()), []);
 }
+
+#[test]
+fn a_run_that_begins_before_the_last_one_ended_does_not_stand_still() {
+    let failed =
+        [event(0.0, Rejected)].iter().fold(stable(), |health, one| fold(health, one, &HealthPolicy::default()));
+    let started = seen(-3600.0, Fact::Started { unseen_since: noon(-3600.0) });
+    let again = [&[started], &listed(-3599.0, Registered)[..]].concat();
+    let changes = told(failed, &again, -3500.0, &HealthPolicy::default());
+    assert_eq!(changes.last().unwrap(), &(-3569.0, Stable, Clear), "{changes:?}");
+}
