@@ -348,7 +348,7 @@ impl World {
         self.step(Input::Started { at: self.now, unseen_since });
         let policy = Box::new(policy(self.setup));
         self.step(Input::Configured { at: self.now, policy });
-        for (id, _) in &self.board.trunks {
+        for id in self.board.trunks.keys() {
             let closed = self.gate.state(id).is_none_or(|said| !said.allow);
             let overridden = self.board.trunks[id].override_.is_some();
             assert!(closed || overridden || self.setup.observe, "the gate holds until the first list");
