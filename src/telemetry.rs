@@ -6,9 +6,18 @@
 //!
 //! The log carries other people's words: a PBX's refusal, a provider's cause, a name somebody chose. What of them would
 //! steer a terminal or begin a line of its own is written out ([`Tame`]). And a log that cannot be written (a full disk,
-//! a pipe whose reader has gone) must not end a controller that holds campaigns: what does not fit is lost.
+//! a pipe whose reader has gone) or is not read (a stalled one) must neither end nor stall a controller that holds
+//! campaigns: what does not fit is lost.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
+    },
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use tracing::Subscriber;
@@ -36,6 +45,9 @@ pub enum TelemetryError {
         /// As given.
         format: String,
     },
+    /// The system has no thread to give for writing it.
+    #[error("the log's thread could not be started")]
+    Thread(#[source] io::Error),
     /// Something else already writes a log.
     #[error("the log is set up already")]
     AlreadySet(#[from] tracing_subscriber::util::TryInitError),
@@ -99,12 +111,99 @@ fn filter(name: &'static str, text: &str) -> Result<EnvFilter, TelemetryError> {
 
 /// Begins to write the log to standard error, in colour where that is a terminal and `NO_COLOR` does not forbid it.
 ///
+/// Entries are written by a thread of their own: a reader of the log that stalls must not stall whoever logs. Dropping
+/// what this returns waits a moment for the last entries.
+///
 /// # Errors
-/// [`TelemetryError::Filter`] when the filter cannot be read, [`TelemetryError::AlreadySet`] when called twice.
-pub fn init(settings: &LogSettings) -> Result<(), TelemetryError> {
+/// [`TelemetryError::Filter`] when the filter cannot be read, [`TelemetryError::AlreadySet`] when called twice,
+/// [`TelemetryError::Thread`] when the system has no thread to give.
+pub fn init(settings: &LogSettings) -> Result<LastEntries, TelemetryError> {
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    subscriber(settings, std::io::stderr, colour)?.try_init()?;
-    Ok(())
+    let (behind, last) = behind(io::stderr())?;
+    subscriber(settings, behind, colour)?.try_init()?;
+    Ok(last)
+}
+
+/// How many entries may wait for a reader that is slow; what comes then is lost, and its number said.
+const WAITING: usize = 4096;
+/// How long the last entries are waited for.
+const LAST: Duration = Duration::from_millis(500);
+/// How often in that time it is looked whether a full queue moves.
+const TRIES: u32 = 50;
+
+/// Takes entries for a thread that writes them.
+#[derive(Debug, Clone)]
+struct Behind {
+    entries: SyncSender<Vec<u8>>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Waits, when dropped, until what was logged before is written, but not for long.
+#[derive(Debug)]
+#[must_use = "the last entries are lost without it"]
+pub struct LastEntries {
+    entries: SyncSender<Vec<u8>>,
+    written: Receiver<()>,
+}
+
+impl Drop for LastEntries {
+    fn drop(&mut self) {
+        // An empty entry asks for a sign.
+        for _ in 0..TRIES {
+            match self.entries.try_send(Vec::new()) {
+                Ok(()) => {
+                    let _too_slow = self.written.recv_timeout(LAST);
+                    return;
+                }
+                Err(TrySendError::Full(_)) => std::thread::sleep(LAST / TRIES),
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
+}
+
+fn behind(mut to: impl Write + Send + 'static) -> Result<(Behind, LastEntries), TelemetryError> {
+    let (entries, waiting) = sync_channel::<Vec<u8>>(WAITING);
+    let (sign, written) = sync_channel(1);
+    let lost = Arc::new(AtomicU64::new(0));
+    let behind = Behind { entries: entries.clone(), lost: Arc::clone(&lost) };
+    let write = move || {
+        while let Ok(entry) = waiting.recv() {
+            // What cannot be written is lost: there is nowhere to say so.
+            let _unwritten = to.write_all(&entry);
+            let missing = lost.swap(0, Ordering::Relaxed);
+            if missing > 0 {
+                let _unwritten =
+                    writeln!(to, "trunkwarden: {missing} entries of the log were not read in time and are lost");
+            }
+            if entry.is_empty() {
+                let _nobody_waits = sign.try_send(());
+            }
+        }
+    };
+    std::thread::Builder::new().name("log".to_owned()).spawn(write).map_err(TelemetryError::Thread)?;
+    Ok((behind, LastEntries { entries, written }))
+}
+
+impl Write for Behind {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        if self.entries.try_send(entry.to_vec()).is_err() {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Behind {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
 }
 
 /// What writes the log to `writer`.
@@ -199,7 +298,7 @@ fn colour_sequence(text: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Mutex;
 
     use super::*;
 
@@ -278,6 +377,35 @@ mod tests {
             "\u{1b}[2m10:00\u{1b}[0m \\u{1b}[2J\\u{1b}["
         );
         assert_eq!(tame("\u{1b}[2m10:00", false), "\\u{1b}[2m10:00");
+    }
+
+    #[test]
+    fn a_reader_that_stalls_stalls_nobody_and_what_was_read_is_whole() {
+        struct Slow(Receiver<()>, Kept);
+        impl io::Write for Slow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let _released = self.0.recv();
+                self.1.write(bytes)
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (release, stalled) = sync_channel::<()>(0);
+        let kept = Kept::default();
+        let (mut behind, last) = behind(Slow(stalled, kept.clone())).unwrap();
+        for number in 0..WAITING + 10 {
+            behind.write_all(format!("{number}\n").as_bytes()).unwrap();
+        }
+        drop(release);
+        // The queue was full; the thread makes room now.
+        while behind.entries.try_send(b"last\n".to_vec()).is_err() {
+            std::thread::yield_now();
+        }
+        drop(last);
+        let text = String::from_utf8(kept.0.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("0\n") && text.contains("entries of the log were not read in time"), "{text}");
+        assert!(text.contains(&format!("\n{}\n", WAITING - 1)) && text.contains("\nlast\n"));
     }
 
     #[test]

@@ -43,7 +43,7 @@ fn clock() -> Arc<dyn Clock> {
 pub(super) async fn run(file: Option<&Path>) -> Result<u8, Failure> {
     let config = load(file)?;
     let log = config.log.clone().with_variables(environment());
-    telemetry::init(&log.map_err(|error| Failure::new(CONFIGURATION, error))?)?;
+    let _last_entries = telemetry::init(&log.map_err(|error| Failure::new(CONFIGURATION, error))?)?;
     app::run::run(config, file).await?;
     Ok(OK)
 }
@@ -52,7 +52,7 @@ pub(super) async fn run(file: Option<&Path>) -> Result<u8, Failure> {
 pub(super) async fn demo(lasting: Option<Duration>) -> Result<u8, Failure> {
     // The story is told on standard output, broken network and all; the log would tell it twice.
     let log = LogSettings { filter: "error".to_owned(), ..LogSettings::default() };
-    telemetry::init(&log.with_variables(environment())?)?;
+    let _last_entries = telemetry::init(&log.with_variables(environment())?)?;
     app::demo::demo(lasting.unwrap_or(DEMO)).await?;
     Ok(OK)
 }

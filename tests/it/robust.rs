@@ -153,6 +153,20 @@ async fn a_log_that_cannot_be_written_ends_nothing() {
 }
 
 #[tokio::test]
+async fn a_log_that_nobody_reads_stalls_nothing() {
+    let place = Place::new(pbx(repeats).await, "").await;
+    let mut controller =
+        place.command("run").env("TRUNKWARDEN_LOG", "trace").stderr(Stdio::piped()).spawn().expect("it");
+    place.answers("/api/v1/pbxs", "refused").await;
+    // Each request is more than a hundred bytes of log; a pipe holds 64 KiB.
+    for _ in 0..1000 {
+        get(place.api, "/api/v1/pbxs").await.expect("an answer");
+    }
+    signal(&controller, "TERM").await;
+    assert!(ends(&mut controller, PATIENCE).await.success());
+}
+
+#[tokio::test]
 async fn a_failure_nobody_can_read_has_its_exit_code_all_the_same() {
     let place = Place::new(nobody().await, "[nonsense]\n").await;
     let full = || File::options().write(true).open("/dev/full").expect("Linux has it");
