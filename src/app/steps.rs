@@ -220,6 +220,7 @@ impl Decider {
             step += 1;
             let outcome = self.board.write().unwrap_or_else(PoisonError::into_inner).step(&input);
             self.gate.close(step, &outcome.gate);
+            self.gate.forget(outcome.trunks.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id));
             tell(&outcome);
             if done.is_none() && outcome == Outcome::default() {
                 continue;

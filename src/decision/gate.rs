@@ -71,6 +71,17 @@ impl GateTx {
         self.publish(step, changes.iter().filter(|&(_, state)| state.allow));
     }
 
+    /// Forgets the answers for `trunks`: they hold, like any trunk nobody knows.
+    pub fn forget<'a>(&self, trunks: impl Iterator<Item = &'a TrunkId>) {
+        let mut trunks = trunks.peekable();
+        if trunks.peek().is_some() {
+            let mut states = self.0.0.write().unwrap_or_else(PoisonError::into_inner);
+            for trunk in trunks {
+                states.remove(trunk);
+            }
+        }
+    }
+
     /// Forgets every answer, so that all hold: nobody decides any more.
     pub fn shut(&self) {
         self.0.0.write().unwrap_or_else(PoisonError::into_inner).clear();

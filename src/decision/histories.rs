@@ -564,6 +564,30 @@ fn what_is_found_dead_at_first_sight_is_no_incident() {
 }
 
 #[test]
+fn what_is_long_gone_and_named_by_nobody_is_forgotten() {
+    let week = 7.0 * 24.0 * 3600.0;
+    let gone = |run: &mut Run, at: f64| {
+        let registration = RegistrationName::try_from("tata").unwrap();
+        let fact = Fact::RegistrationRemoved { registration };
+        run.step(&Input::Seen(Observation { trunk: trunk("tata"), at: noon(at), fact }));
+        run.step(&listed(at, &["airtel"]));
+    };
+    let mut run = Run::new(policy(vec![]), &["airtel", "tata"]);
+    gone(&mut run, 0.0);
+    run.step(&Input::Tick { at: noon(week - 1.0) });
+    assert!(run.board.trunk(&trunk("tata")).is_some_and(|record| record.policy_hold.is_some()));
+    let out = run.board.step(&Input::Tick { at: noon(week) });
+    assert_eq!(out.trunks.get(&trunk("tata")), Some(&None));
+    assert!(out.holds.iter().all(|hold| !hold.is_active()) && out.holds.len() == 1, "its hold ends with it");
+    assert!(run.board.trunk(&trunk("tata")).is_none() && run.board.trunk(&trunk("airtel")).is_some());
+
+    let mut named = Run::new(policy(vec![campaign("7", &["tata"])]), &["airtel", "tata"]);
+    gone(&mut named, 0.0);
+    named.step(&Input::Tick { at: noon(2.0 * week) });
+    assert!(named.board.trunk(&trunk("tata")).is_some(), "a campaign dials on it, so it is held for it");
+}
+
+#[test]
 fn a_replay_gives_the_same_board_and_the_same_ids() {
     let flapping = [0.0, 60.0, 120.0].map(|at| [event(at, "airtel", Rejected), event(at + 10.0, "airtel", Registered)]);
     let run = one().run(&flapping.concat(), 800.0);

@@ -25,8 +25,8 @@ pub struct Outcome {
     pub records: Vec<Record>,
     /// Decisions, for the journal and the event stream.
     pub events: Vec<Event>,
-    /// Trunks that changed, as they are after the step.
-    pub trunks: BTreeMap<TrunkId, TrunkRecord>,
+    /// Trunks that changed, as they are after the step; `None` for one that was forgotten.
+    pub trunks: BTreeMap<TrunkId, Option<TrunkRecord>>,
     /// Campaigns that changed, as they are after the step; `None` for one that is gone.
     pub campaigns: BTreeMap<CampaignKey, Option<Campaign>>,
     /// PBXs that changed, as they are after the step.

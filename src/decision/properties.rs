@@ -219,8 +219,15 @@ impl World {
     /// What `store` does, and what it reads back.
     fn store(&mut self, out: &Outcome) {
         for (id, record) in &out.trunks {
-            let json = serde_json::to_string(record).unwrap();
-            self.stored.trunks.insert(id.clone(), serde_json::from_str(&json).unwrap());
+            match record {
+                Some(record) => {
+                    let json = serde_json::to_string(record).unwrap();
+                    self.stored.trunks.insert(id.clone(), serde_json::from_str(&json).unwrap());
+                }
+                None => {
+                    self.stored.trunks.remove(id);
+                }
+            }
         }
         for (key, campaign) in &out.campaigns {
             match campaign {

@@ -19,13 +19,18 @@ use super::{
 };
 use crate::{
     clock::{Timestamp, after},
-    health::{Health, Reason, Standing, TrunkHealth, due, fold},
+    health::{Health, Reason, Standing, TrunkHealth, View, due, fold},
     ids::{CampaignKey, HoldId, IncidentId, MessageId, PbxId, TrunkId},
     observation::{Fact, ListedTrunk, Observation, PbxFact, Source},
 };
 
 /// How long a release overrides the policy when nobody says.
 pub const OVERRIDE: Duration = Duration::from_secs(15 * 60);
+/// How long a trunk may be gone from its PBX before it is forgotten: longer than a night, or a move to another name.
+pub const FORGET_AFTER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// With more trunks than this, those that are gone are forgotten at once: a PBX whose names change all the time must not
+/// fill the memory. A single list brings no more than the link's limit of items.
+pub const MOST_TRUNKS: usize = 20_000;
 /// The longest an override may last: after a day a person should look again.
 pub const LONGEST_OVERRIDE: Duration = Duration::from_secs(24 * 3600);
 
@@ -74,9 +79,8 @@ impl Board {
             || step.forgot;
         let Step { mut out, touched, concerned, .. } = step;
         for id in touched {
-            if let Some(record) = self.trunks.get(&id) {
-                out.trunks.insert(id, record.clone());
-            }
+            let record = self.trunks.get(&id).cloned();
+            out.trunks.insert(id, record);
         }
         for key in concerned {
             let campaign = self.campaigns.get(&key).cloned();
@@ -155,7 +159,39 @@ impl Step<'_> {
         for trunk in &due {
             self.see(trunk, Fact::Tick);
         }
+        self.forget_absent();
         self.control_all();
+    }
+
+    /// Forgets trunks that are long gone from their PBX, and that neither the configuration, nor a campaign, nor a person's
+    /// hold names: else every name that ever was would stay. Above [`MOST_TRUNKS`] the absent are not waited for.
+    fn forget_absent(&mut self) {
+        let crowded = self.board.trunks.len() > MOST_TRUNKS;
+        let patience = if crowded { Duration::ZERO } else { FORGET_AFTER };
+        let gone = |record: &TrunkRecord| match record.health.view {
+            View::Absent { since } => self.at >= after(since, patience),
+            View::Listed | View::Lost { .. } | View::Unlisted { .. } => false,
+        };
+        let unnamed = |record: &TrunkRecord| {
+            !record.health.declared && record.operator_hold.is_none() && record.override_.is_none()
+        };
+        let candidates = self.board.trunks.iter().filter(|(_, record)| gone(record) && unnamed(record));
+        let campaigns = &self.board.campaigns;
+        let named = |id: &TrunkId| {
+            campaigns.values().any(|campaign| {
+                campaign.spec.trunks.contains(id) || campaign.claim.as_ref().is_some_and(|claim| claim.trunk == *id)
+            })
+        };
+        let forgotten: Vec<TrunkId> = candidates.map(|(id, _)| id).filter(|id| !named(id)).cloned().collect();
+        for trunk in forgotten {
+            let hold = self.board.trunks.get_mut(&trunk).and_then(|record| record.policy_hold.take());
+            if let Some(hold) = hold {
+                self.end_hold(hold, By::Policy, Some("the trunk is gone from its PBX, and forgotten".to_owned()));
+            }
+            self.out.gate.remove(&trunk);
+            self.board.trunks.remove(&trunk);
+            self.touched.insert(trunk);
+        }
     }
 
     fn pbx(&mut self, pbx: &PbxId, fact: &PbxFact) {

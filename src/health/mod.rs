@@ -18,4 +18,4 @@ pub mod state;
 
 pub use fold::{due, fold};
 pub use policy::{FlapPolicy, HealthPolicy, OnSuspect, OnUnknown, RegisteredWhen};
-pub use state::{Health, Reason, Standing, TrunkHealth};
+pub use state::{Health, Reason, Standing, TrunkHealth, View};

@@ -1000,8 +1000,7 @@ async fn the_trunks_command_prints_an_aligned_table_in_local_time() {
             "TRUNK              HEALTH  SINCE                      AGE  GATE   REGISTRATION  REASON\n\
              {ODD}  stable  {stable}  49m  allow  registered    registered\n\
              pbx1/airtel        stable  {stable}  49m  allow  registered    registered\n\
-             pbx1/tata          down    {down}  1m   hold   rejected      =tata-reg rejected since {}\n",
-            server.time(90)
+             pbx1/tata          down    {down}  1m   hold   rejected      =tata-reg rejected for 1m\n"
         )
     );
     let output = server.cli(&["trunks", "--utc", "--health", "down"]).await;
@@ -1063,7 +1062,7 @@ async fn the_history_command_gives_all_pages_in_each_format() {
         stdout(&output),
         format!(
             "AT                    KIND          FROM        TO        COUNT  LAST  DETAIL\n\
-             {at}  registration  registered  rejected  1            =tata-reg source=event\n"
+             {at}  registration  registered  rejected  1            =tata-reg\n"
         )
     );
     let output = server.cli(&["history", "pbx1/tata", "--limit", "2"]).await;
@@ -1099,7 +1098,7 @@ async fn hold_release_and_the_lists_work_from_the_terminal() {
     let output = server.cli(&["outbox", "--state", "pending"]).await;
     assert!(stdout(&output).contains("campaign.pause"), "{}", stdout(&output));
     let output = server.cli(&["availability", "pbx1/tata", "--since", "1h"]).await;
-    assert!(stdout(&output).contains("outages            1\n"), "{}", stdout(&output));
+    assert!(stdout(&output).contains("outages                   1\n"), "{}", stdout(&output));
     server.stop().await;
 }
 

@@ -625,18 +625,16 @@ fn a_link_is_lost_when_the_first_of_its_trunks_says_so() {
 fn only_what_cannot_change_while_it_runs_needs_a_restart() {
     let old = accepted(DESIGN);
     let restart = |env: &[(&str, &str)]| Config::restart_needed(&old, &accepted_with(DESIGN, env));
-    assert!(
-        restart(&[("TRUNKWARDEN__HEALTH__RECOVERY", "45s"), ("TRUNKWARDEN__STORE__RETENTION__JOURNAL", "1d")])
-            .is_empty()
-    );
+    assert!(restart(&[("TRUNKWARDEN__HEALTH__RECOVERY", "45s"), ("TRUNKWARDEN__CONTROL__MODE", "observe")]).is_empty());
     assert_eq!(
         restart(&[
             ("TRUNKWARDEN__STORE__URL", "sqlite:other.db"),
+            ("TRUNKWARDEN__STORE__RETENTION__JOURNAL", "1d"),
             ("TRUNKWARDEN__API__LISTEN", "127.0.0.1:1"),
             ("TRUNKWARDEN__LOG__LEVEL", "debug"),
             ("TRUNKWARDEN__LOG__FORMAT", "json"),
         ]),
-        ["store.url", "api.listen", "log.level", "log.format"]
+        ["store.url", "store.retention", "api.listen", "log.level", "log.format"]
     );
 }
 

@@ -182,7 +182,7 @@ async fn write_all(
         write_growth(writer, series).await?;
     }
     for (id, record) in trunks {
-        put_trunk(writer, id, record).await?;
+        put_trunk(writer, id, record.as_ref()).await?;
     }
     for (key, campaign) in campaigns {
         put_campaign(writer, key, campaign.as_ref()).await?;
@@ -413,15 +413,20 @@ async fn settle(writer: &mut SqliteConnection, settled: &Settled) -> Result<(), 
     Ok(())
 }
 
-async fn put_trunk(writer: &mut SqliteConnection, id: &TrunkId, record: &TrunkRecord) -> Result<(), StoreError> {
-    sqlx::query(
-        "insert into trunk (trunk_id, body) values (?, ?) on conflict (trunk_id) do update set body = excluded.body",
-    )
-    .bind(id.as_str())
-    .bind(json(record, "a trunk")?)
-    .execute(writer)
-    .await
-    .step("writing a trunk")?;
+async fn put_trunk(
+    writer: &mut SqliteConnection,
+    id: &TrunkId,
+    record: Option<&TrunkRecord>,
+) -> Result<(), StoreError> {
+    let query = match record {
+        Some(record) => sqlx::query(
+            "insert into trunk (trunk_id, body) values (?, ?) on conflict (trunk_id) do update set body = excluded.body",
+        )
+        .bind(id.as_str())
+        .bind(json(record, "a trunk")?),
+        None => sqlx::query("delete from trunk where trunk_id = ?").bind(id.as_str()),
+    };
+    query.execute(writer).await.step("writing a trunk")?;
     Ok(())
 }
 
