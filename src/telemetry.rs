@@ -5,7 +5,7 @@
 //! be set where the configuration cannot be read, and apply to commands that have none.
 //!
 //! The log carries other people's words: a PBX's refusal, a provider's cause, a name somebody chose. What of them would
-//! steer a terminal or begin a line of its own is written out ([`Tame`]). And a log that cannot be written (a full disk,
+//! steer a terminal or begin a line of its own is written out (`Tame`). And a log that cannot be written (a full disk,
 //! a pipe whose reader has gone) or is not read (a stalled one) must neither end nor stall a controller that holds
 //! campaigns: what does not fit is lost.
 

@@ -5,8 +5,8 @@
 //! once that loop has committed it. So the API can be slow, wrong or attacked without a decision being made twice.
 //!
 //! # What a request passes, from the outside in
-//! 1. [`listener`]: at most so many connections, none of them silent for ever.
-//! 2. A request id, the log line, and the headers every answer has ([`request`]).
+//! 1. `listener`: at most so many connections, none of them silent for ever.
+//! 2. A request id, the log line, and the headers every answer has (`request`).
 //! 3. A caught panic, a time limit: both answer as problems.
 //! 4. Who is asking, and may they ([`auth`]).
 //! 5. The resource's own file; its errors are [`problem::Problem`]s.

@@ -1,7 +1,7 @@
 //! The commands.
 //!
-//! Most ask a running controller by its API and show the answer ([`client`], [`show`], [`act`]); `--json` prints what
-//! the API said. A few work on this machine's files and start things ([`local`]). No command decides anything itself.
+//! Most ask a running controller by its API and show the answer (`client`, `show`, `act`); `--json` prints what
+//! the API said. A few work on this machine's files and start things (`local`). No command decides anything itself.
 //!
 //! Exit codes: 0 well, 1 failed (of `gate`: hold), 2 cannot tell (and a mistyped command line), 64 configuration, and
 //! commands of a later version.

@@ -56,6 +56,12 @@ impl Step<'_> {
                 self.concerned.insert(key.clone());
             }
         }
+        // A dialer that answered 410 is tried again with a new configuration, and so is a pause it did not take.
+        for (key, campaign) in &mut self.board.campaigns {
+            if campaign.claim.take_if(|claim| matches!(claim.stage, Stage::Failed { .. })).is_some() {
+                self.concerned.insert(key.clone());
+            }
+        }
         let dialers = &self.board.policy.dialers;
         let gone: Vec<CampaignKey> = (self.board.campaigns.iter())
             .filter(|(key, campaign)| !dialers.contains_key(&key.dialer) && campaign.claim.is_none())

@@ -376,6 +376,19 @@ fn a_pause_that_cannot_be_delivered_is_not_tried_for_ever_and_never_resumed() {
 }
 
 #[test]
+fn a_pause_that_could_not_be_delivered_is_tried_again_with_a_new_configuration() {
+    let mut run = one();
+    run.answers = false;
+    let mut run = run.run(&[event(0.0, "airtel", Rejected)], 5.0);
+    let pause = run.unanswered.iter().find(|message| message.campaign.is_some()).unwrap().id.clone();
+    let gone = ReceiptOutcome::Abandoned { error: "410 Gone".to_owned() };
+    run.step(&Input::Receipt { at: noon(6.0), message: pause, outcome: gone });
+    let again = policy(vec![campaign("7", &["airtel"])]);
+    let run = run.run(&[Input::Configured { at: noon(10.0), policy: Box::new(again) }], 20.0);
+    assert_eq!(run.without_gate(), [(0.0, "hold pbx1/airtel"), (0.0, "pause 7"), (10.0, "pause 7")]);
+}
+
+#[test]
 fn a_resume_outside_its_window_waits_and_one_too_late_is_left_to_a_person() {
     let mut spec = campaign("7", &["airtel"]);
     spec.resume_within = Some(Duration::from_secs(80));

@@ -1,7 +1,7 @@
 //! The fold: takes one observation in, then judges.
 //!
-//! Three steps, each small: [`take`] writes the fact down, [`judge`] says how the trunk is by the facts alone, and
-//! [`settle`] adds what needs memory: losses and their penalty, and the recovery after a hold.
+//! Three steps, each small: `take` writes the fact down, `judge` says how the trunk is by the facts alone, and
+//! `settle` adds what needs memory: losses and their penalty, and the recovery after a hold.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
 //! 3. How a trunk is: a pure fold of observations.
 //!
-//! [`fold`] takes what was known of a trunk and one observation, and gives what is known now. It reads no clock, holds
+//! [`fold()`] takes what was known of a trunk and one observation, and gives what is known now. It reads no clock, holds
 //! no channel and compiles without a runtime, so a history is a list of observations and a test reads like one
 //! (`histories.rs`). Time passing is an observation too, [`Fact::Tick`](crate::observation::Fact::Tick).
 //!
