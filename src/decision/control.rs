@@ -424,7 +424,7 @@ impl Step<'_> {
             return;
         }
         let gate = self.board.trunks.get(&claim.trunk).map(|record| record.gate.reason.as_str());
-        let reason = format!("{} may be dialed on again: {}", claim.trunk, gate.unwrap_or("it is not known any more"));
+        let reason = format!("{} is {}", claim.trunk, gate.unwrap_or("not known any more"));
         let data = self.data(key, &claim.hold, &reason, claim.since);
         let message =
             self.send(Recipient::Dialer(key.dialer.clone()), Some(key.clone()), MessageType::CampaignResume, &data);
