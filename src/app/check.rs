@@ -123,7 +123,7 @@ async fn connect(settings: PbxSettings, clock: &Arc<dyn Clock>) -> Connected {
     let (address, tls) = (settings.ami.address.clone(), settings.ami.tls.clone());
     let transport = match TcpTransport::new(address.clone(), &tls) {
         Ok(transport) => Arc::new(transport),
-        Err(error) => return Connected::Failed(super::steps::chain(&error)),
+        Err(error) => return Connected::Failed(crate::api::problem::chain(&error)),
     };
     let (facts, mut sink) = mpsc::channel(1024);
     let handle = watch_pbx(settings, transport, Arc::clone(clock), &tracker, stop.clone(), facts);

@@ -253,7 +253,7 @@ impl Controller {
                     _ = hours.tick() => match store.prune(clock.now(), retention).await {
                         Ok(0) => {}
                         Ok(rows) => info!(rows, "deleted what is older than the retention"),
-                        Err(error) => warn!(error = %steps::chain(&error), "old history could not be deleted; next hour again"),
+                        Err(error) => warn!(error = %crate::api::problem::chain(&error), "old history could not be deleted; next hour again"),
                     },
                 }
             }

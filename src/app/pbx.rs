@@ -26,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
 use crate::{
+    api::problem::chain,
     clock::{Clock, Timestamp, between},
     decision::{Input, PbxFact},
     ids::{ContactUri, EndpointName, PbxId, RegistrationName, TrunkId},
@@ -717,18 +718,6 @@ fn items_of<T>(items: &[Message], event: &str, read: impl Fn(&Message) -> Result
         warn!(%error, unread, event, "items of a list cannot be read");
     }
     found
-}
-
-/// An error with its causes, on one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

@@ -6,8 +6,9 @@ use anyhow::{Context as _, Result};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
-use super::{Controller, Parameters, steps::chain};
+use super::{Controller, Parameters};
 use crate::{
+    api::problem::chain,
     clock::{Clock, SteadyClock, SystemClock},
     config::Config,
 };

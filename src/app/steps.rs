@@ -23,7 +23,7 @@ use tracing::{debug, error, info, warn};
 
 use super::replay;
 use crate::{
-    api::{Readiness, Submission, SubmitError},
+    api::{Readiness, Submission, SubmitError, problem::chain},
     clock::{Clock, Timestamp},
     decision::{Board, EntryKind, Event, GateTx, Input, Outcome, Record, Scope},
     store::Store,
@@ -352,18 +352,6 @@ impl Committer {
             wait = (wait * 2).min(RETRY.1);
         }
     }
-}
-
-/// An error and its causes on one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

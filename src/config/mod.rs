@@ -9,7 +9,7 @@
 //! Nothing here reads the process's environment: it is given as data, so that tests do not share it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -270,12 +270,6 @@ impl Config {
                 .map(|notify| NotifyTarget { name: notify.name.clone(), types: notify.types.clone() })
                 .collect(),
         }
-    }
-
-    /// The health policies of trunks that have one of their own.
-    #[must_use]
-    pub fn trunk_health(&self) -> BTreeMap<TrunkId, HealthPolicy> {
-        self.control_policy().trunk_health
     }
 
     /// The effective configuration as TOML, with its secrets masked. It can be read again.

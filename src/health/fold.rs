@@ -12,7 +12,9 @@ use super::{
 use crate::{
     clock::{Timestamp, after, before, between},
     ids::{ContactUri, RegistrationName},
-    observation::{ContactStatus, Fact, NextAttempt, Observation, RegistrationState, Source},
+    observation::{
+        ContactStatus, Fact, NextAttempt, Observation, RegistrationState, Source, observer::SLOW_ROUND_TRIP,
+    },
 };
 
 /// Asterisk waits 32 s for an answer (64 × T1, `timer_b`); with a margin, 35 s after an attempt was due it has stopped.
@@ -25,8 +27,6 @@ const REREGISTRATION_SLACK: Duration = Duration::from_secs(5);
 const UNANSWERED: Duration = Duration::from_secs(2);
 /// How long a contact may be unreachable before the trunk is; long enough for one more qualify to say otherwise.
 const CONTACT_GRACE: Duration = Duration::from_secs(30);
-/// Half of Asterisk's default `qualify_timeout` (3 s): slower than this is about to be unreachable.
-pub(crate) const SLOW_CONTACT: Duration = Duration::from_millis(1500);
 
 /// Takes one observation in.
 ///
@@ -470,7 +470,7 @@ fn grade(name: &RegistrationName, known: &Registration, agenda: &mut Agenda, pol
 fn judge_contacts(health: &TrunkHealth, agenda: &mut Agenda, alone: bool) -> Option<Judgement> {
     let with = |status| health.contacts.iter().filter(move |(_, contact)| contact.status == status);
     if let Some((contact, fastest)) = with(ContactStatus::Reachable).min_by_key(|(_, contact)| contact.rtt) {
-        let slow = fastest.rtt.filter(|rtt| *rtt >= SLOW_CONTACT);
+        let slow = fastest.rtt.filter(|rtt| *rtt >= SLOW_ROUND_TRIP);
         return match slow {
             Some(rtt) => Some(clear(Health::Suspect, Reason::ContactSlow { contact: contact.clone(), rtt })),
             None => alone.then(|| clear(Health::Stable, Reason::Reachable)),
