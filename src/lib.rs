@@ -13,6 +13,7 @@
 //! | [`wire`] | which protocol values these bytes are |
 //! | [`observation`] | which facts about which trunk these values are |
 //! | [`health`] | how the trunk is, given what was seen |
+//! | [`diagnosis`] | why a registration fails, what proves it, what mends it |
 //! | [`decision`] | what is held, paused, resumed; what the gate says |
 //! | [`effect`] | how a decision reaches a dialer, at least once and in order |
 //! | [`store`] | what survives a restart, and what history can be asked |
@@ -28,6 +29,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod decision;
+pub mod diagnosis;
 pub mod effect;
 pub mod health;
 pub mod ids;

@@ -16,7 +16,7 @@ struct Rule {
     never: &'static [&'static str],
 }
 
-const CHAIN_TO_DECISION: &[&str] = &["ids", "clock", "wire", "observation", "health", "decision"];
+const CHAIN_TO_DECISION: &[&str] = &["ids", "clock", "wire", "observation", "health", "diagnosis", "decision"];
 
 /// The table. `app`, `cli` and the crate's own root files see everything and have no row.
 const TABLE: &[Rule] = &[
@@ -26,8 +26,14 @@ const TABLE: &[Rule] = &[
     Rule { room: "wire", sees: &["ids", "clock"], never: &[] },
     Rule { room: "observation", sees: &["ids", "clock", "wire"], never: &[] },
     Rule { room: "health", sees: &["ids", "clock", "wire", "observation"], never: &[] },
-    Rule { room: "diagnosis", sees: &["ids", "clock", "wire::sip", "observation"], never: &[] },
-    Rule { room: "decision", sees: &["ids", "clock", "wire", "observation", "health"], never: &[] },
+    // It reads captures and logs for the API, which sees no wire (docs/adr/0004).
+    Rule {
+        room: "diagnosis",
+        sees: &["ids", "clock", "wire::sip", "wire::pjsip", "wire::pcap", "wire::logger", "observation"],
+        never: &[],
+    },
+    // A diagnosis rides on the transition that decides.
+    Rule { room: "decision", sees: &["ids", "clock", "wire", "observation", "health", "diagnosis"], never: &[] },
     Rule { room: "effect", sees: CHAIN_TO_DECISION, never: &[] },
     Rule { room: "gateway", sees: &["ids", "clock", "wire", "decision"], never: &[] },
     Rule { room: "store", sees: &["ids", "clock", "observation", "health", "diagnosis", "decision"], never: &[] },

@@ -1,0 +1,13 @@
+//! Why a registration fails, what proves it, and what mends it.
+//!
+//! Pure: evidence and configuration come in, a [`Diagnosis`] comes out. Separate from health because it may be wrong:
+//! nothing is held or released by it. It reads whatever sources there are and says which its word rests on; with fewer it
+//! says less, and what to switch on to know more.
+
+pub mod capture;
+pub mod case;
+pub mod judge;
+pub mod verdict;
+
+pub use case::{Case, RegistrationFacts, Watched};
+pub use verdict::{Alternative, Cause, Diagnosis, Evidence, Fault, Fix, Subject};

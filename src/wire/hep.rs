@@ -1,0 +1,1 @@
+//! HEPv3 packets, as `res_hep` sends them.

@@ -1,0 +1,1 @@
+//! What `pjsip show history` prints, over AMI `Command`.

@@ -1,0 +1,1 @@
+//! The SIP logger's text inside Asterisk's log files.

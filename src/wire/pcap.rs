@@ -1,0 +1,1 @@
+//! Capture files: pcap and pcapng, down to what was seen of SIP.

@@ -1,0 +1,1 @@
+//! PJSIP objects as AMI lists and the CLI print them.

@@ -1,0 +1,1 @@
+//! PJSIP objects as a `pjsip.conf` writes them.
