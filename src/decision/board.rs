@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     campaign::Campaign,
+    diagnosed::Diagnosed,
     gate::GateState,
     hold::{Hold, Incident},
     policy::{ControlPolicy, pairs},
@@ -57,6 +58,9 @@ pub struct TrunkRecord {
     pub operator_hold: Option<Hold>,
     /// A policy hold was released by an operator.
     pub override_: Option<Override>,
+    /// The latest diagnosis.
+    #[serde(default)]
+    pub diagnosis: Option<Diagnosed>,
     /// What the gate said last.
     pub gate: GateState,
     /// When its health may change by itself; reckoned anew after each fold.

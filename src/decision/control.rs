@@ -7,6 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{
+    board::TrunkRecord,
     campaign::{Campaign, CampaignState, Claim, Origin, Stage},
     hold::By,
     incidents::PACE,
@@ -464,9 +465,11 @@ impl Step<'_> {
 
     fn data(&self, key: &CampaignKey, hold: &HoldId, reason: &str, since: Timestamp) -> Value {
         let spec = self.board.campaigns.get(key).map(|campaign| &campaign.spec);
+        let held = self.board.trunks.values().filter_map(TrunkRecord::hold).find(|known| known.id == *hold);
+        let diagnosis = held.and_then(|hold| hold.diagnosis.as_ref());
         json!({
             "dialer": key.dialer, "campaign": key.id, "hold": hold, "trunks": spec.map(|spec| &spec.trunks),
-            "reason": reason, "since": since, "diagnosis": null, "fallback": spec.map(|spec| &spec.fallback),
+            "reason": reason, "since": since, "diagnosis": diagnosis, "fallback": spec.map(|spec| &spec.fallback),
         })
     }
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Timestamp,
+    diagnosis::Brief,
     health::Health,
     ids::{HoldId, IncidentId, PbxId, TrunkId},
 };
@@ -59,6 +60,9 @@ pub struct Hold {
     pub reason: String,
     /// The trunk's health when it began.
     pub health: Health,
+    /// What was diagnosed; the policy's own hold only.
+    #[serde(default)]
+    pub diagnosis: Option<Brief>,
     /// Observe mode: nothing was sent and the gate stayed open.
     pub observed_only: bool,
     /// When it ended.

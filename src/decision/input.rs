@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::policy::ControlPolicy;
 use crate::{
     clock::Timestamp,
-    ids::{CampaignKey, MessageId, PbxId, TrunkId},
+    diagnosis::{Cause, Diagnosis},
+    ids::{CampaignKey, MessageId, PbxId, RegistrationName, TrunkId},
     observation::{Observation, PbxFact},
 };
 
@@ -39,6 +40,28 @@ pub enum Input {
         at: Timestamp,
         /// What.
         fact: PbxFact,
+    },
+    /// A trunk was diagnosed.
+    Diagnosed {
+        /// When.
+        at: Timestamp,
+        /// Which trunk.
+        trunk: TrunkId,
+        /// What was found; `None` when nothing is wrong any more.
+        diagnosis: Option<Box<Diagnosis>>,
+    },
+    /// One `PJSIPRegister` was sent for a registration that Asterisk gave up.
+    Healed {
+        /// When.
+        at: Timestamp,
+        /// Which trunk.
+        trunk: TrunkId,
+        /// Which registration.
+        registration: RegistrationName,
+        /// Why: the cause that was diagnosed.
+        cause: Cause,
+        /// `None` when Asterisk took it; else what it answered.
+        error: Option<String>,
     },
     /// A person acts.
     Operator {
@@ -83,6 +106,8 @@ impl Input {
             Self::Configured { at, .. }
             | Self::Started { at, .. }
             | Self::Pbx { at, .. }
+            | Self::Diagnosed { at, .. }
+            | Self::Healed { at, .. }
             | Self::Operator { at, .. }
             | Self::Campaign { at, .. }
             | Self::Receipt { at, .. }

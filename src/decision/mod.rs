@@ -7,6 +7,7 @@
 pub mod board;
 pub mod campaign;
 mod control;
+pub mod diagnosed;
 pub mod gate;
 #[cfg(test)]
 mod histories;
@@ -22,6 +23,7 @@ pub mod window;
 
 pub use board::{Board, TrunkRecord};
 pub use campaign::{Campaign, CampaignState, Claim, Origin, Stage};
+pub use diagnosed::Diagnosed;
 pub use gate::{Gate, GateState, GateTx};
 pub use hold::{By, Hold, Incident};
 pub use input::{Act, CampaignReport, Input, ReceiptOutcome};

@@ -120,7 +120,7 @@ pub struct Record {
     pub to: String,
     /// When.
     pub at: Timestamp,
-    /// More about it, kept from the first of a run.
+    /// More about it, kept from the first of a run; of a diagnosis, from the last.
     pub detail: serde_json::Value,
 }
 

@@ -10,6 +10,7 @@ use ulid::Ulid;
 
 use super::{
     board::{Board, Override, PbxRecord, TrunkRecord},
+    diagnosed::{explained, explanation},
     gate::GateState,
     hold::{By, Hold},
     incidents::was_well,
@@ -21,7 +22,7 @@ use crate::{
     clock::{Timestamp, after},
     health::{Health, Reason, Standing, TrunkHealth, View, due, fold},
     ids::{CampaignKey, HoldId, IncidentId, MessageId, PbxId, TrunkId},
-    observation::{Fact, ListedTrunk, Observation, PbxFact, Source},
+    observation::{Fact, ListedTrunk, Observation, PbxFact, RegistrationState, Source},
 };
 
 /// How long a release overrides the policy when nobody says.
@@ -56,9 +57,21 @@ impl Board {
             Input::Seen(observation) => {
                 step.record_fact(observation);
                 step.see(&observation.trunk, observation.fact.clone());
+                if let Fact::Registration { registration, state: RegistrationState::Registered, .. } = &observation.fact
+                {
+                    step.registered_again(&observation.trunk, registration);
+                }
                 step.control_trunk(&observation.trunk);
             }
             Input::Pbx { pbx, fact, .. } => step.pbx(pbx, fact),
+            Input::Diagnosed { trunk, diagnosis, .. } => step.diagnosed(trunk, diagnosis.as_deref()),
+            Input::Healed { trunk, registration, cause, error, .. } => {
+                let outcome = if error.is_some() { "heal_refused" } else { "healed" };
+                let detail = json!({ "cause": cause, "error": error, "action": "PJSIPRegister" });
+                let scope = Scope::Trunk(trunk.clone());
+                // Among the diagnoses: after it the next one is a new entry, even if it says the same.
+                step.record(scope, EntryKind::Diagnosis, registration.as_str(), outcome, step.at, detail);
+            }
             Input::Operator { name, trunks, act, .. } => {
                 for trunk in trunks {
                     step.operate(name, trunk, act);
@@ -98,7 +111,7 @@ pub(super) struct Step<'a> {
     pub(super) at: Timestamp,
     pub(super) out: Outcome,
     /// Trunks whose record changed.
-    touched: BTreeSet<TrunkId>,
+    pub(super) touched: BTreeSet<TrunkId>,
     /// Campaigns that changed.
     pub(super) concerned: BTreeSet<CampaignKey>,
     /// Trunks on which a hold of the policy began.
@@ -294,6 +307,7 @@ impl Step<'_> {
                 policy_hold: None,
                 operator_hold: None,
                 override_: None,
+                diagnosis: None,
                 gate,
                 due: None,
             }
@@ -324,7 +338,7 @@ impl Step<'_> {
             let Some(record) = self.board.trunks.get(trunk) else { return };
             let data = json!({
                 "dialer": null, "campaign": null, "hold": record.hold().map(|hold| &hold.id), "trunks": [trunk],
-                "reason": reason.to_string(), "since": at, "diagnosis": null, "fallback": [],
+                "reason": reason.to_string(), "since": at, "diagnosis": explanation(record), "fallback": [],
                 "trunk": trunk, "from": before.0, "to": status, "gate": { "allow": record.gate.allow },
             });
             if self.board.policy.notify.iter().any(|target| target.types.contains(&MessageType::TrunkHealth)) {
@@ -346,7 +360,7 @@ impl Step<'_> {
         let ended = record.operator_hold.take_if(|hold| hold.until.is_some_and(|until| until <= at));
         let begins = standing == Standing::Hold && record.policy_hold.is_none() && record.override_.is_none();
         let lifted = if standing == Standing::Clear { record.policy_hold.take() } else { None };
-        let reason = record.health.reason.to_string();
+        let reason = explained(&record.health.reason.to_string(), explanation(record));
         let known_well = was_well(&record.health);
         if let Some(hold) = ended {
             self.end_hold(hold, By::Policy, Some("its time is over".to_owned()));
@@ -366,7 +380,9 @@ impl Step<'_> {
     }
 
     fn begin_hold(&mut self, trunk: &TrunkId, by: By, reason: String, until: Option<Timestamp>) -> Hold {
-        let health = self.board.trunks.get(trunk).map_or(Health::Unknown, |record| record.health.status);
+        let record = self.board.trunks.get(trunk);
+        let health = record.map_or(Health::Unknown, |record| record.health.status);
+        let diagnosis = record.filter(|_| by == By::Policy).and_then(explanation).cloned();
         let hold = Hold {
             id: self.mint("hold", HoldId::try_from),
             trunk: trunk.clone(),
@@ -375,6 +391,7 @@ impl Step<'_> {
             by,
             reason,
             health,
+            diagnosis,
             observed_only: self.board.policy.mode == Mode::Observe,
             released_at: None,
             released_by: None,
@@ -443,7 +460,7 @@ impl Step<'_> {
     }
 
     /// Says anew what the gate says of a trunk, if it changed.
-    fn publish_gate(&mut self, trunk: &TrunkId) {
+    pub(super) fn publish_gate(&mut self, trunk: &TrunkId) {
         let (at, mode) = (self.at, self.board.policy.mode);
         let Some(record) = self.board.trunks.get_mut(trunk) else { return };
         let mut state = answer(record, mode);
@@ -491,7 +508,15 @@ impl Step<'_> {
         self.record(Scope::Trunk(seen.trunk.clone()), kind, &subject, to, seen.at, detail);
     }
 
-    fn record(&mut self, scope: Scope, kind: EntryKind, subject: &str, to: &str, at: Timestamp, detail: Value) {
+    pub(super) fn record(
+        &mut self,
+        scope: Scope,
+        kind: EntryKind,
+        subject: &str,
+        to: &str,
+        at: Timestamp,
+        detail: Value,
+    ) {
         let (subject, to) = (subject.to_owned(), to.to_owned());
         self.out.records.push(Record { scope, kind, subject, to, at, detail });
     }
@@ -571,7 +596,7 @@ const fn owner(hold: &Hold) -> &'static str {
 /// What the gate says of a trunk; `since` is the caller's to set.
 fn answer(record: &TrunkRecord, mode: Mode) -> GateState {
     let health = &record.health;
-    let said = format!("{}: {}", health.status, health.reason);
+    let said = format!("{}: {}", health.status, explained(&health.reason.to_string(), explanation(record)));
     let (allow, reason, until) = if let Some(hold) = &record.operator_hold {
         (false, format!("held by {}: {}", hold.by, hold.reason), hold.until)
     } else if let Some(over) = &record.override_ {

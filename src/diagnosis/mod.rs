@@ -4,10 +4,12 @@
 //! nothing is held or released by it. It reads whatever sources there are and says which its word rests on; with fewer it
 //! says less, and what to switch on to know more.
 
+pub mod brief;
 pub mod capture;
 pub mod case;
 pub mod judge;
 pub mod verdict;
 
+pub use brief::Brief;
 pub use case::{Case, RegistrationFacts, Watched};
 pub use verdict::{Alternative, Cause, Diagnosis, Evidence, Fault, Fix, Subject};

@@ -100,6 +100,7 @@ fn hold(name: &str, since: i64, released: Option<i64>) -> Hold {
         by: By::Operator("asha".to_owned()),
         reason: "maintenance".to_owned(),
         health: Health::Down,
+        diagnosis: None,
         observed_only: false,
         released_at: released.map(at),
         released_by: released.map(|_| By::Policy),

@@ -232,7 +232,18 @@ async fn remember(
     let Some(series) = known.get_mut(&key) else { return Ok(()) };
     let before = series.newest.clone();
     match take(&mut series.newest, &record.to, ms(record.at)) {
-        Taken::Extended => series.grew = true,
+        Taken::Extended => {
+            series.grew = true;
+            // The same cause again, on better evidence: the newer word is kept.
+            if record.kind == EntryKind::Diagnosis && !record.detail.is_null() {
+                sqlx::query("update entry set detail = ? where entry_id = ?")
+                    .bind(json(&record.detail, "an entry's detail")?)
+                    .bind(series.entry_id)
+                    .execute(&mut *writer)
+                    .await
+                    .step("renewing a diagnosis")?;
+            }
+        }
         Taken::Begun { from } => {
             if series.grew {
                 let begun = mem::replace(&mut series.newest, before);
