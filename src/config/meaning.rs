@@ -44,8 +44,10 @@ impl Meaning {
         if root.0.contains_key("pbx") && root.entries("pbx").next().is_none() {
             self.say("pbx", root.place("pbx"), Fault::NoneGiven);
         }
+        let mut captures: BTreeMap<u32, Place> = BTreeMap::new();
         for (pbx, _) in root.entries("pbx") {
             self.ami(pbx);
+            self.capture(pbx, &mut captures);
         }
         self.trunks(root, &pbxs);
         for (dialer, place) in root.entries("dialer") {
@@ -153,6 +155,22 @@ impl Meaning {
             && let Err(error) = File::open(file)
         {
             self.say(format!("{path}.ca_file"), ami.place("ca_file"), Fault::File { file: PathBuf::from(file), error });
+        }
+    }
+
+    /// Two PBXs of one capture id could not be told apart in the HEP feed.
+    fn capture(&mut self, pbx: &Table, seen: &mut BTreeMap<u32, Place>) {
+        let Some(evidence) = pbx.table("evidence") else { return };
+        let Some(id) = evidence.count("capture_id") else { return };
+        let place = evidence.place("capture_id");
+        match seen.get(&id) {
+            Some(first) => {
+                let key = format!("pbx[{}].evidence.capture_id", pbx.text("id").unwrap_or("?"));
+                self.say(key, place, Fault::Duplicate { name: id.to_string(), first: first.clone() });
+            }
+            None => {
+                seen.insert(id, place);
+            }
         }
     }
 

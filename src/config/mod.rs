@@ -69,6 +69,8 @@ pub struct Config {
     pub campaigns: Vec<CampaignSpec>,
     /// `[[notify]]`.
     pub notify: Vec<NotifySettings>,
+    /// `[hep]`.
+    pub hep: Option<HepSettings>,
     /// What it was made from, for showing it.
     tree: Table,
 }
@@ -142,6 +144,28 @@ pub struct PbxSettings {
     pub unknown_after: Duration,
     /// How its AMI is reached.
     pub ami: AmiAccess,
+    /// `[pbx.evidence]`.
+    pub evidence: EvidenceSettings,
+}
+
+/// How it is found out why a PBX's registrations fail, and what is done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvidenceSettings {
+    /// Asterisk's own SIP history is read around a failure.
+    pub history: bool,
+    /// By what its HEP packets are known.
+    pub capture_id: Option<u32>,
+    /// What Asterisk gave up is tried once more.
+    pub heal: bool,
+}
+
+/// The HEP feed.
+#[derive(Debug, Clone)]
+pub struct HepSettings {
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// What packets must bear.
+    pub password: Option<SecretString>,
 }
 
 /// How an AMI is reached.
@@ -322,6 +346,10 @@ fn build(file: Option<PathBuf>, tree: Table) -> Option<Config> {
         dialers: tree.entries("dialer").map(|(entry, _)| dialer(entry)).collect::<Option<_>>()?,
         campaigns: tree.entries("campaign").map(|(entry, _)| campaign(entry)).collect::<Option<_>>()?,
         notify: tree.entries("notify").map(|(entry, _)| notify(entry)).collect::<Option<_>>()?,
+        hep: match tree.table("hep") {
+            Some(table) => Some(hep(table)?),
+            None => None,
+        },
         file,
         health,
         trunks,
@@ -418,8 +446,21 @@ fn pbx(pbx: &Table, health: &HealthPolicy, trunks: &[DeclaredTrunk]) -> Option<P
             tls,
             plain_login: ami.flag("plain_login")?,
         },
+        evidence: evidence(pbx.table("evidence")?)?,
         id,
     })
+}
+
+fn evidence(evidence: &Table) -> Option<EvidenceSettings> {
+    Some(EvidenceSettings {
+        history: evidence.text("history")? == "auto",
+        capture_id: evidence.count("capture_id"),
+        heal: evidence.text("heal")? == "once",
+    })
+}
+
+fn hep(hep: &Table) -> Option<HepSettings> {
+    Some(HepSettings { listen: hep.text("listen")?.parse().ok()?, password: hep.secret("password").cloned() })
 }
 
 fn dialer(dialer: &Table) -> Option<WebhookDialer> {

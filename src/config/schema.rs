@@ -213,7 +213,7 @@ pub(super) const ROOT: &[Key] = &[
     list("dialer", DIALER, Identity::Keys(&["id"])),
     list("campaign", CAMPAIGN, Identity::Keys(&["dialer", "id"])),
     list("notify", NOTIFY, Identity::Place),
-    table("hep", &[Key::new("listen", Shape::Text(check::socket)).must()]).later(Later::Everything),
+    table("hep", &[Key::new("listen", Shape::Text(check::socket)).must(), secret("password")]),
     table("gateway", GATEWAY).later(Later::Everything),
 ];
 
@@ -274,8 +274,6 @@ const HEALTH: &[Key] = &[
 const PBX: &[Key] = &[
     Key::new("id", Shape::Text(check::pbx_id)).must(),
     span("reconcile", LEAST_RECONCILE_MS).default(),
-    word("heal", &["off", "once"]).default().later(Later::Words(&["once"])),
-    Key::new("asterisk_effects", Shape::Flag).default().later(Later::True),
     table(
         "ami",
         &[
@@ -294,8 +292,10 @@ const PBX: &[Key] = &[
     table(
         "evidence",
         &[
-            word("history", &["off", "auto"]).default().later(Later::Words(&["auto"])),
-            Key::new("capture_id", Shape::Count(0)).later(Later::Everything),
+            word("history", &["off", "auto"]).default(),
+            Key::new("capture_id", Shape::Count(0)),
+            Key::new("asterisk_effects", Shape::Flag).default().later(Later::True),
+            word("heal", &["off", "once"]).default(),
         ],
     )
     .default(),

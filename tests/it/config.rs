@@ -124,12 +124,8 @@ fn what_a_later_release_brings_is_refused_and_said_all_at_once() {
         error.problems().iter().map(|problem| (problem.key.clone(), problem.place.line().unwrap())).collect();
     let line = |needle: &str| all.lines().position(|line| line.starts_with(needle)).unwrap() + 1;
     let expected = [
-        ("pbx[pbx1].asterisk_effects", line("asterisk_effects")),
-        ("pbx[pbx1].heal", line("heal")),
         ("pbx[pbx1].ari", line("[pbx.ari]")),
-        ("pbx[pbx1].evidence.history", line("history = \"auto\"")),
-        ("pbx[pbx1].evidence.capture_id", line("capture_id")),
-        ("hep", line("[hep]")),
+        ("pbx[pbx1].evidence.asterisk_effects", line("asterisk_effects")),
         ("health.on_suspect", line("on_suspect")),
         ("health.call_faults", line("call_faults")),
         ("dialer[mylinehub].kind", line("kind = \"mylinehub\"")),
@@ -159,9 +155,20 @@ fn later_keys_are_refused_wherever_they_stand() {
         assert!(said.contains("not yet: ") && !said.contains("hunter2"), "{said}");
     }
     // They are looked at all the same.
-    let error = refused_with(&format!("{MINIMAL}[hep]\nlisten = \"nowhere\"\n"), &[]);
+    let gateway = "[gateway]\nlisten = \"nowhere\"\npbx = \"pbx1\"\n";
+    let error = refused_with(&format!("{MINIMAL}{gateway}"), &[]);
     let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(keys, ["hep", "hep.listen"], "{error}");
+    assert_eq!(keys, ["gateway", "gateway.listen"], "{error}");
+}
+
+#[test]
+fn two_pbxs_cannot_have_one_capture_id() {
+    let second = "[[pbx]]\nid = \"pbx2\"\n[pbx.ami]\naddress = \"127.0.0.2\"\nusername = \"tw\"\nsecret = \"s\"\n";
+    let text = format!("{MINIMAL}[pbx.evidence]\ncapture_id = 7\n{second}[pbx.evidence]\ncapture_id = 7\n");
+    let error = refused_with(&text, &[]);
+    let [problem] = error.problems() else { panic!("{error}") };
+    assert_eq!(problem.key, "pbx[pbx2].evidence.capture_id", "{error}");
+    assert_eq!(problem.place.line(), Some(text.lines().count()), "{error}");
 }
 
 #[test]
