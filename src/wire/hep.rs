@@ -1,1 +1,0 @@
-//! HEPv3 packets, as `res_hep` sends them.
