@@ -36,6 +36,16 @@ pub(super) struct Answer {
     pub(super) next: Option<String>,
 }
 
+/// The controller's own no.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(super) struct Refusal {
+    /// Why, for programs.
+    pub(super) code: Code,
+    /// Why, and what to do, for people.
+    text: String,
+}
+
 impl Answer {
     /// The body as a value.
     pub(super) fn read<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
@@ -172,7 +182,7 @@ impl Client {
         } else {
             ""
         };
-        anyhow!("{title}: {detail} ({code}{request}){advice}")
+        Refusal { code, text: format!("{title}: {detail} ({code}{request}){advice}") }.into()
     }
 }
 

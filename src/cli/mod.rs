@@ -8,6 +8,8 @@
 
 mod act;
 mod client;
+mod diagnose;
+mod ladder;
 mod local;
 mod show;
 mod table;
@@ -195,8 +197,8 @@ enum Command {
         /// The journal
         file: PathBuf,
     },
-    /// Say why a registration fails (a later version)
-    Diagnose(Later),
+    /// Say why a trunk's registration fails, what proves it and what mends it; also of a capture or a log file
+    Diagnose(diagnose::Asked),
     /// Follow what happens (a later version)
     Events(Later),
     /// Write a first configuration (a later version)
@@ -303,7 +305,7 @@ impl Cli {
             Command::Holds { all } => show::holds(&client()?, &common, &style, all).await,
             Command::Campaigns => show::campaigns(&client()?, &common, &style).await,
             Command::Outbox { state } => show::outbox(&client()?, &common, &style, state).await,
-            Command::Diagnose(_) => Err(not_yet("diagnose")),
+            Command::Diagnose(asked) => diagnose::diagnose(&common, &style, asked).await,
             Command::Events(_) => Err(not_yet("events")),
             Command::Init(_) => Err(not_yet("init")),
         }

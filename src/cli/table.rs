@@ -33,6 +33,21 @@ impl Style {
         at.to_zoned(self.zone.clone()).strftime(format).to_string()
     }
 
+    /// `2026-08-01`, in the zone that times are shown in.
+    pub(super) fn day(&self, at: Timestamp) -> String {
+        at.to_zoned(self.zone.clone()).strftime("%Y-%m-%d").to_string()
+    }
+
+    /// `14:02:11.503`.
+    pub(super) fn time_of_day(&self, at: Timestamp) -> String {
+        at.to_zoned(self.zone.clone()).strftime("%H:%M:%S.%3f").to_string()
+    }
+
+    /// `+05:30`, or `UTC`.
+    pub(super) fn offset(&self, at: Timestamp) -> String {
+        if self.utc { "UTC".to_owned() } else { at.to_zoned(self.zone.clone()).strftime("%:z").to_string() }
+    }
+
     /// The same, or nothing.
     pub(super) fn maybe_time(&self, at: Option<Timestamp>) -> String {
         at.map(|at| self.time(at)).unwrap_or_default()
@@ -101,6 +116,11 @@ impl Style {
             Some(colour) if self.colour => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
             Some(_) | None => text.to_owned(),
         }
+    }
+
+    /// `text` with SGR attributes (`1;31` is bold red), where there are colours.
+    pub(super) fn paint(&self, sgr: &str, text: &str) -> String {
+        if self.colour && !sgr.is_empty() { format!("\u{1b}[{sgr}m{text}\u{1b}[0m") } else { text.to_owned() }
     }
 
     /// The line with the words that begin at `offsets` (counted in characters) coloured. The table is laid out before,

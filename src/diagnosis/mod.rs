@@ -8,8 +8,10 @@ pub mod brief;
 pub mod capture;
 pub mod case;
 pub mod judge;
+pub mod layers;
 pub mod verdict;
 
 pub use brief::Brief;
 pub use case::{Case, RegistrationFacts, Watched};
+pub use layers::{Examination, Finding, Layer, LayerName};
 pub use verdict::{Alternative, Cause, Diagnosis, Evidence, Fault, Fix, Subject};
