@@ -64,6 +64,12 @@ impl Role {
         }
     }
 
+    /// Whether it may change something.
+    #[must_use]
+    pub const fn may_act(self) -> bool {
+        self.may(Need::Act)
+    }
+
     const fn may(self, need: Need) -> bool {
         match (self, need) {
             (Self::Admin | Self::Operator, Need::Look | Need::Gate | Need::Act) => true,
@@ -92,7 +98,10 @@ enum Need {
 
 impl Need {
     fn of(method: &Method, path: &str) -> Self {
-        if method != Method::GET && method != Method::HEAD {
+        if *method == Method::POST && path.starts_with("/api/v1/") && path.ends_with("/diagnose") {
+            // It changes nothing; an attempt, which does, asks for more itself.
+            Self::Look
+        } else if method != Method::GET && method != Method::HEAD {
             Self::Act
         } else if path == "/api/v1/gate" {
             Self::Gate

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{self, Act, Board, By, Input},
+    diagnosis::Brief,
     health::Health,
     ids::{HoldId, TrunkId},
 };
@@ -50,8 +51,8 @@ pub struct Hold {
     pub reason: String,
     /// The trunk's health when it began.
     pub health: Health,
-    /// What was diagnosed then.
-    pub diagnosis: Option<serde_json::Value>,
+    /// Why, without the evidence; of a policy's hold only.
+    pub diagnosis: Option<Brief>,
     /// When it ended.
     pub released_at: Option<Timestamp>,
     /// Who ended it.
@@ -90,7 +91,7 @@ impl Hold {
             by: hold.by.clone(),
             reason: hold.reason.clone(),
             health: hold.health,
-            diagnosis: None,
+            diagnosis: hold.diagnosis.clone(),
             released_at: hold.released_at,
             released_by: hold.released_by.clone(),
             refused_calls: hold.refused_calls,

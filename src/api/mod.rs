@@ -14,6 +14,7 @@
 pub mod auth;
 pub mod availability;
 pub mod campaigns;
+pub mod diagnose;
 pub mod extract;
 pub mod gate;
 pub mod health;
@@ -47,6 +48,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::catch_panic::CatchPanicLayer;
 
 pub use auth::{Access, Role, Token};
+pub use diagnose::{AskDiagnosis, NoExamination};
 pub use problem::{Code, Problem};
 pub use ready::{Phase, Readiness};
 pub use submit::{Submission, SubmitError};
@@ -61,6 +63,8 @@ use crate::{
 pub const BODY_LIMIT: usize = 64 * 1024;
 /// How long a request may take; a store that does not answer must not collect waiting requests.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
+/// The same for a diagnosis: an attempt that is watched takes up to 80 s, and a capture must be sent first.
+const DIAGNOSE_LIMIT: Duration = Duration::from_secs(120);
 /// How long requests under way may go on once the listener is told to stop.
 const GRACE: Duration = Duration::from_secs(3);
 
@@ -78,6 +82,8 @@ pub struct ApiState {
     pub store: Arc<dyn Store>,
     /// To the deciding loop. Bounded: when it is full the request is refused, not queued.
     pub submissions: mpsc::Sender<Submission>,
+    /// To whoever diagnoses. Bounded, as the submissions.
+    pub diagnoses: mpsc::Sender<AskDiagnosis>,
     /// Who may ask.
     pub access: Access,
     /// What time it is.
@@ -115,8 +121,8 @@ pub fn router(state: ApiState) -> Router {
         .route("/trunks/{pbx}/{trunk}/history", get(history::page))
         .route("/trunks/{pbx}/{trunk}/at", get(history::at))
         .route("/trunks/{pbx}/{trunk}/availability", get(availability::availability))
-        .route("/trunks/{pbx}/{trunk}/diagnosis", get(trunks::diagnosis))
-        .route("/trunks/{pbx}/{trunk}/diagnose", post(not_yet))
+        .route("/trunks/{pbx}/{trunk}/diagnosis", get(diagnose::latest))
+        .route("/trunks/{pbx}/{trunk}/diagnose", post(diagnose::now))
         .route("/trunks/{pbx}/{trunk}/hold", post(holds::hold_one))
         .route("/trunks/{pbx}/{trunk}/release", post(holds::release_one))
         .route("/diagnose", post(not_yet))

@@ -50,6 +50,12 @@ pub enum Code {
     NotHeld,
     /// The trunk was never diagnosed.
     NoDiagnosis,
+    /// An attempt would interrupt a trunk that is registered.
+    Registered,
+    /// The PBX cannot be asked now.
+    PbxUnreachable,
+    /// The body is neither a capture nor a log with SIP in it.
+    NotACapture,
     /// Part of the contract, not of this version.
     NotYet,
     /// Too much is waiting for the deciding loop; nothing was done.
@@ -66,7 +72,7 @@ pub enum Code {
 
 impl Code {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::InvalidQuery,
         Self::InvalidCursor,
         Self::InvalidPath,
@@ -83,6 +89,9 @@ impl Code {
         Self::UnknownDialer,
         Self::NotHeld,
         Self::NoDiagnosis,
+        Self::Registered,
+        Self::PbxUnreachable,
+        Self::NotACapture,
         Self::NotYet,
         Self::Busy,
         Self::Stopping,
@@ -131,6 +140,9 @@ impl Code {
             Self::UnknownDialer => ("unknown_dialer", StatusCode::NOT_FOUND, "There is no such dialer"),
             Self::NotHeld => ("not_held", StatusCode::CONFLICT, "There is no hold to release"),
             Self::NoDiagnosis => ("no_diagnosis", StatusCode::NOT_FOUND, "The trunk was never diagnosed"),
+            Self::Registered => ("registered", StatusCode::CONFLICT, "The trunk is registered"),
+            Self::PbxUnreachable => ("pbx_unreachable", StatusCode::SERVICE_UNAVAILABLE, "The PBX is not connected"),
+            Self::NotACapture => ("not_a_capture", StatusCode::UNPROCESSABLE_ENTITY, "The body has no SIP to read"),
             Self::NotYet => ("not_yet", StatusCode::NOT_IMPLEMENTED, "This version does not do this yet"),
             Self::Busy => ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much is waiting"),
             Self::Stopping => ("stopping", StatusCode::SERVICE_UNAVAILABLE, "The controller is stopping"),
@@ -278,6 +290,9 @@ impl IntoResponse for Problem {
             | Code::UnknownDialer
             | Code::NotHeld
             | Code::NoDiagnosis
+            | Code::Registered
+            | Code::PbxUnreachable
+            | Code::NotACapture
             | Code::NotYet
             | Code::Stopping
             | Code::TimedOut

@@ -10,7 +10,7 @@ use axum::{
 };
 use tracing::Instrument;
 
-use super::{ApiState, Code, Problem, REQUEST_LIMIT};
+use super::{ApiState, Code, DIAGNOSE_LIMIT, Problem, REQUEST_LIMIT};
 use crate::clock::{Timestamp, between};
 
 /// The header that carries the request's id back.
@@ -58,7 +58,9 @@ pub(super) async fn identify(State(state): State<ApiState>, request: Request, ne
 
 /// Ends a request that takes too long.
 pub(super) async fn limit_time(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+    let path = request.uri().path();
+    let limit = if path.ends_with("/diagnose") { DIAGNOSE_LIMIT } else { REQUEST_LIMIT };
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => Problem::new(Code::TimedOut, "the request took too long; ask for less, or later").into_response(),
     }

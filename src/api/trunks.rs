@@ -1,4 +1,4 @@
-//! `GET /trunks`, one of them, and its diagnosis.
+//! `GET /trunks`, and one of them.
 
 use std::collections::HashMap;
 
@@ -13,6 +13,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     decision::{Gate, TrunkRecord},
+    diagnosis::Brief,
     health::{Health, HealthPolicy, TrunkHealth},
     ids::{EndpointName, PbxId, TrunkId},
 };
@@ -46,8 +47,8 @@ pub struct Trunk {
     pub calls: TrunkCalls,
     /// The active hold that counts: an operator's before the policy's.
     pub hold: Option<Hold>,
-    /// The latest diagnosis.
-    pub diagnosis: Option<serde_json::Value>,
+    /// Why it is as it is now, without the evidence.
+    pub diagnosis: Option<Brief>,
 }
 
 /// The gate's answer, as a trunk shows it.
@@ -136,7 +137,7 @@ impl Trunk {
             suppressed: health.suppressed_since.is_some(),
             calls: TrunkCalls::default(),
             hold: record.hold().map(|hold| Hold::of(hold, campaigns)),
-            diagnosis: None,
+            diagnosis: record.diagnosis.as_ref().filter(|known| known.current).map(|known| known.brief.clone()),
         }
     }
 }
@@ -230,14 +231,6 @@ pub(super) async fn one(State(state): State<ApiState>, TrunkPath(id): TrunkPath)
     let record = board.trunk(&id).ok_or_else(|| unknown(&id))?;
     let campaigns = CampaignsOfHolds::on(&board);
     Ok(Json(Trunk::of(&id, record, &state.gate, policy.health_of(&id), &campaigns, now)))
-}
-
-/// `GET /trunks/{pbx}/{trunk}/diagnosis`
-pub(super) async fn diagnosis(State(state): State<ApiState>, TrunkPath(id): TrunkPath) -> Problem {
-    if state.board().trunk(&id).is_none() {
-        return unknown(&id);
-    }
-    Problem::new(Code::NoDiagnosis, format!("there never was a diagnosis of {id}"))
 }
 
 /// The problem of a trunk that is not known.

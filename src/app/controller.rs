@@ -19,25 +19,31 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use super::{
+    evidence::{Diagnostician, HepListen, Patience, PbxLine, PbxLines},
     outbox::StoredOutbox,
     pbx::{KnownTrunk, PbxHandle, PbxSettings, PbxStatus, watch_pbx},
     replay,
     steps::{self, Committer, Decider},
 };
 use crate::{
-    api::{self, Access, ApiState, Phase, Readiness, Submission, Token},
+    api::{self, Access, ApiState, AskDiagnosis, Phase, Readiness, Submission, Token},
     clock::Clock,
     decision::{Board, ControlPolicy, Gate, Input, Outcome, PbxFact},
     effect::outbox::{Dispatcher, OutboxPolicy, Recipients},
     ids::PbxId,
     store::{self, Retention, Store},
-    wire::ami::client::TcpTransport,
+    wire::{
+        ami::client::TcpTransport,
+        hep::client::{Heard, HepHandle, HepListener, HepSettings},
+    },
 };
 
 /// How many requests for a decision may wait for the loop; more are refused.
 const SUBMISSIONS: usize = 256;
 /// How many committed outcomes a listener may be behind.
 const COMMITTED: usize = 1024;
+/// HEP messages about registrations that may wait to be looked at; more are dropped and counted.
+const HEARD: usize = 16_384;
 /// How often what is older than the retention is deleted.
 const PRUNE: Duration = Duration::from_secs(3600);
 /// How long each stage of stopping may take before what still runs is named and left. Together they stay below the 20 s
@@ -69,6 +75,10 @@ pub struct Parameters {
     pub recipients: Recipients,
     /// How patient the dispatcher is.
     pub outbox: OutboxPolicy,
+    /// The HEP feed, if one is listened to.
+    pub hep: Option<HepListen>,
+    /// How patient the diagnostician is.
+    pub patience: Patience,
 }
 
 /// A running controller.
@@ -90,6 +100,11 @@ pub struct Controller {
     recipients: watch::Sender<Arc<Recipients>>,
     committed: broadcast::Sender<Arc<Outcome>>,
     pbxs: tokio::sync::Mutex<Vec<Watched>>,
+    lines: watch::Sender<PbxLines>,
+    diagnoses: mpsc::Sender<AskDiagnosis>,
+    hep: Option<HepHandle>,
+    hep_listen: Option<SocketAddr>,
+    evidence: Stage,
     intake: Stage,
     dispatch: Stage,
     deciding: Stage,
@@ -133,6 +148,16 @@ impl Stage {
     }
 }
 
+/// Listens for HEP.
+fn listen(hep: HepListen, stage: &Stage) -> Result<(HepHandle, mpsc::Receiver<Heard>)> {
+    let (out, heard) = mpsc::channel(HEARD);
+    let address = hep.listen;
+    let settings = HepSettings { password: hep.password, ..HepSettings::new(address) };
+    let handle = HepListener::start(settings, &stage.tasks, stage.stop.clone(), out)
+        .with_context(|| format!("HEP cannot be listened for on {address} ([hep] listen)"))?;
+    Ok((handle, heard))
+}
+
 impl Controller {
     /// Starts one: store, board, deciding loop, dispatcher, API, and then the PBXs.
     ///
@@ -163,6 +188,17 @@ impl Controller {
         let nudge = Arc::new(Notify::new());
         let ready = Readiness::new();
         let (intake, dispatch, deciding) = (Stage::default(), Stage::default(), Stage::default());
+        let evidence = Stage::default();
+        let (lines, lines_rx) = watch::channel(PbxLines::default());
+        let (diagnoses, asks) = mpsc::channel(SUBMISSIONS);
+        let hep_listen = parameters.hep.as_ref().map(|hep| hep.listen);
+        let (hep, heard) = match parameters.hep {
+            Some(hep) => {
+                let (handle, heard) = listen(hep, &evidence)?;
+                (Some(handle), Some(heard))
+            }
+            None => (None, None),
+        };
 
         let decider = Decider {
             board: Arc::clone(&board),
@@ -194,6 +230,11 @@ impl Controller {
             recipients,
             committed,
             pbxs: tokio::sync::Mutex::default(),
+            lines,
+            diagnoses,
+            hep,
+            hep_listen,
+            evidence,
             intake,
             dispatch,
             deciding,
@@ -213,10 +254,24 @@ impl Controller {
             tasks: controller.dispatch.tasks.clone(),
         };
         controller.dispatch.tasks.spawn(dispatcher.run(controller.dispatch.stop.clone()));
+        let diagnostician = Diagnostician {
+            board: Arc::clone(&controller.board),
+            committed: controller.committed.subscribe(),
+            inputs: controller.inputs.clone(),
+            submissions: controller.submissions.clone(),
+            lines: lines_rx,
+            heard,
+            asks,
+            clock: Arc::clone(&controller.clock),
+            patience: parameters.patience,
+            tasks: controller.evidence.tasks.clone(),
+        };
+        controller.evidence.tasks.spawn(diagnostician.run(controller.evidence.stop.clone()));
         for settings in parameters.pbxs {
             let watched = controller.watch(settings)?;
             controller.pbxs.lock().await.push(watched);
         }
+        controller.publish_lines(&*controller.pbxs.lock().await);
         controller.serve(listener);
         controller.prune(parameters.retention);
         controller.ready.set_phase(Phase::Running);
@@ -230,6 +285,7 @@ impl Controller {
             gate: self.gate.clone(),
             store: Arc::clone(&self.store),
             submissions: self.submissions.clone(),
+            diagnoses: self.diagnoses.clone(),
             access: self.access.clone(),
             clock: Arc::clone(&self.clock),
             ready: self.ready.clone(),
@@ -280,6 +336,22 @@ impl Controller {
         Ok(Watched { settings, handle, stage })
     }
 
+    /// Tells the diagnostician which PBXs there are.
+    fn publish_lines(&self, pbxs: &[Watched]) {
+        let line = |one: &Watched| PbxLine {
+            link: one.handle.link.clone(),
+            status: one.handle.status(),
+            evidence: one.settings.evidence,
+        };
+        self.lines.send_replace(Arc::new(pbxs.iter().map(|one| (one.settings.pbx.clone(), line(one))).collect()));
+    }
+
+    /// What became of the HEP packets, if there is a feed.
+    #[must_use]
+    pub fn hep(&self) -> Option<&HepHandle> {
+        self.hep.as_ref()
+    }
+
     /// Stops watching a PBX: nobody hears it any more, so its trunks must not stay as they are.
     async fn unwatch(&self, watched: Watched, why: &str) -> Result<()> {
         watched.stage.end("a PBX", GRACE).await;
@@ -308,14 +380,18 @@ impl Controller {
     pub async fn reconfigure(&self, parameters: Parameters) -> Result<()> {
         self.access.replace(parameters.tokens);
         self.recipients.send_replace(Arc::new(parameters.recipients));
+        if parameters.hep.as_ref().map(|hep| hep.listen) != self.hep_listen {
+            warn!("[hep] was changed; it is listened to as before until the controller is started anew");
+        }
         self.decide(Input::Configured { at: self.clock.now(), policy: Box::new(parameters.policy) }).await?;
         let mut pbxs = self.pbxs.lock().await;
         let mut before: Vec<Watched> = pbxs.drain(..).collect();
         for settings in parameters.pbxs {
             let same = before.iter().position(|watched| watched.serves(&settings));
             if let Some(place) = same {
-                let watched = before.swap_remove(place);
-                let PbxSettings { declared, reconcile, ami, .. } = settings;
+                let mut watched = before.swap_remove(place);
+                let PbxSettings { declared, reconcile, ami, evidence, .. } = settings;
+                watched.settings.evidence = evidence;
                 watched.handle.declare(declared, reconcile, ami.unknown_after).await;
                 pbxs.push(watched);
                 continue;
@@ -326,6 +402,7 @@ impl Controller {
             }
             pbxs.push(self.watch(settings)?);
         }
+        self.publish_lines(&pbxs);
         for gone in before {
             self.unwatch(gone, "it is no longer configured").await?;
         }
@@ -350,6 +427,8 @@ impl Controller {
     pub async fn stop(self) {
         self.ready.set_phase(Phase::Stopping);
         info!("stopping");
+        // First what has to switch something off in Asterisk.
+        self.evidence.end("diagnosis", GRACE).await;
         // The PBXs' tokens are children of the intake's.
         let watched: Vec<Watched> = self.pbxs.lock().await.drain(..).collect();
         let pbxs = watched.iter().map(|one| one.stage.end(one.settings.pbx.as_str(), GRACE));

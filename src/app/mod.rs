@@ -1,8 +1,10 @@
 //! The composition root: what is started, in which order, and stopped again.
 
 pub mod check;
+pub mod configuration;
 pub mod controller;
 pub mod demo;
+pub mod evidence;
 mod outbox;
 pub mod parameters;
 pub mod pbx;

@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::{Context as _, Result};
 
-use super::{controller::Parameters, pbx::PbxSettings};
+use super::{
+    controller::Parameters,
+    evidence::{HepListen, Patience, PbxEvidence},
+    pbx::PbxSettings,
+};
 use crate::{
     api::{Role, Token},
     clock::Clock,
-    config::{Config, TokenRole},
+    config::{Config, EvidenceSettings, TokenRole},
     decision::Recipient,
     effect::{
         dialer::{Dialer, Webhook, WebhookTarget, http, webhook},
@@ -36,6 +40,8 @@ impl Parameters {
             policy: config.control_policy(),
             recipients: recipients(config, clock)?,
             outbox: OutboxPolicy::default(),
+            hep: config.hep.as_ref().map(|hep| HepListen { listen: hep.listen, password: hep.password.clone() }),
+            patience: Patience::default(),
         })
     }
 }
@@ -72,7 +78,15 @@ pub fn pbxs(config: &Config) -> Vec<PbxSettings> {
                     endpoints: trunk.endpoints.clone(),
                 })
                 .collect();
-            PbxSettings { pbx: pbx.id.clone(), ami, declared, reconcile: pbx.reconcile, known: Vec::new() }
+            let EvidenceSettings { history, capture_id, heal } = pbx.evidence;
+            PbxSettings {
+                pbx: pbx.id.clone(),
+                ami,
+                declared,
+                reconcile: pbx.reconcile,
+                known: Vec::new(),
+                evidence: PbxEvidence { history, capture_id, heal },
+            }
         })
         .collect()
 }

@@ -25,6 +25,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, error, info, info_span, warn};
 
+use super::evidence::PbxEvidence;
 use crate::{
     api::problem::chain,
     clock::{Clock, Timestamp, between},
@@ -67,6 +68,8 @@ pub struct PbxSettings {
     pub reconcile: Duration,
     /// What an earlier run knew of it.
     pub known: Vec<KnownTrunk>,
+    /// How its failures are looked into.
+    pub evidence: PbxEvidence,
 }
 
 /// What an earlier run knew of a trunk: what has vanished since is said to be gone.
@@ -178,7 +181,7 @@ pub fn watch_pbx(
     stop: CancellationToken,
     facts: mpsc::Sender<Input>,
 ) -> PbxHandle {
-    let PbxSettings { pbx, ami, declared, reconcile, known } = settings;
+    let PbxSettings { pbx, ami, declared, reconcile, known, evidence: _ } = settings;
     // The link ends with the watcher, whatever ended it.
     let (stopped, stop) = (stop.clone(), stop.child_token());
     let (last_word, last_clock, name) = (facts.clone(), Arc::clone(&clock), pbx.clone());
@@ -914,6 +917,7 @@ mod tests {
                 declared: Vec::new(),
                 reconcile: Duration::from_secs(30),
                 known: Vec::new(),
+                evidence: PbxEvidence::default(),
             };
             let (sender, facts) = mpsc::channel(room);
             let clock: Arc<dyn Clock> = Arc::new(RuntimeClock(Instant::now()));
@@ -1115,6 +1119,7 @@ mod tests {
             declared: Vec::new(),
             reconcile: Duration::from_secs(30),
             known: Vec::new(),
+            evidence: PbxEvidence::default(),
         };
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let (sender, mut facts) = mpsc::channel(8);

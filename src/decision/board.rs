@@ -100,6 +100,9 @@ pub struct PbxRecord {
     pub version: Option<String>,
     /// Why it is lost or refused.
     pub error: Option<String>,
+    /// We switched its SIP history on, and not off again yet.
+    #[serde(default)]
+    pub recording: bool,
 }
 
 impl Board {

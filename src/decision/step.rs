@@ -236,6 +236,14 @@ impl Step<'_> {
             PbxFact::ShutDown { restart } => {
                 self.record(scope, EntryKind::Pbx, "asterisk", "shut_down", at, json!({ "restart": restart }));
             }
+            PbxFact::Recording { on } => {
+                let word = if *on { "on" } else { "off" };
+                self.record(scope, EntryKind::Pbx, "sip_history", word, at, Value::Null);
+                if let Some(record) = self.board.pbxs.get_mut(pbx) {
+                    record.recording = *on;
+                    self.out.pbxs.insert(pbx.clone(), record.clone());
+                }
+            }
             PbxFact::Deaf { missed } => {
                 self.record(scope, EntryKind::Pbx, "events", "deaf", at, json!({ "missed": missed }));
             }
@@ -278,6 +286,7 @@ impl Step<'_> {
             since: at,
             version: None,
             error: None,
+            recording: false,
         });
         if known.state != state {
             state.clone_into(&mut known.state);

@@ -27,12 +27,13 @@ pub struct Brief {
 }
 
 impl Brief {
-    /// Whether it says the same: the same cause of the same registration, about as surely, in the same words.
+    /// Whether it says the same: the same cause of the same registration, about as surely, with the same remedy. The summary
+    /// may have counts and times in it.
     #[must_use]
     pub fn says_the_same(&self, other: &Self) -> bool {
         let surely = |brief: &Self| (brief.confidence * 20.0).round();
         let said = |brief: &Self| (brief.cause, brief.fault, brief.subject.registration.clone());
-        said(self) == said(other) && (surely(self) - surely(other)).abs() < 0.5 && self.summary == other.summary
+        said(self) == said(other) && (surely(self) - surely(other)).abs() < 1.5 && self.fix.config == other.fix.config
     }
 }
 

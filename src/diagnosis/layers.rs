@@ -124,3 +124,8 @@ pub struct Well {
     #[serde(default)]
     pub evidence: Vec<Evidence>,
 }
+
+/// Placeholder.
+pub fn layers(_case: &super::case::Case<'_>, _diagnosis: Option<&Diagnosis>) -> Vec<Layer> {
+    Vec::new()
+}

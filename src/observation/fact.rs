@@ -238,6 +238,11 @@ pub enum PbxFact {
         /// Whether it will be back by itself.
         restart: bool,
     },
+    /// Our recording of Asterisk's own SIP history begins, or has ended.
+    Recording {
+        /// Whether it is on from now on.
+        on: bool,
+    },
     /// A change was found in a list without its event: the event session does not hear everything.
     Deaf {
         /// What was missed, in words.

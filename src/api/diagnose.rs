@@ -1,0 +1,111 @@
+//! `GET …/diagnosis`, the latest that was stored; `POST …/diagnose`, one made now; and `POST /diagnose`, of a capture or a log.
+
+use axum::{Json, body::Bytes, extract::State};
+use serde::Deserialize;
+use tokio::sync::{mpsc::error::TrySendError, oneshot};
+
+use super::{ApiState, Code, Problem, auth::Caller, extract::TrunkPath, trunks::unknown};
+use crate::{
+    decision::EntryKind,
+    diagnosis::{Diagnosis, layers::Examination},
+    ids::TrunkId,
+    store::{HistoryQuery, Order},
+};
+
+/// Entries of kind `diagnosis` looked through for the latest cause: others say that it passed, or that it was tried again.
+const LOOKED_THROUGH: u32 = 16;
+
+/// A request for a diagnosis made now, and where the answer is awaited.
+#[derive(Debug)]
+pub struct AskDiagnosis {
+    /// Of which trunk.
+    pub trunk: TrunkId,
+    /// One REGISTER is to be sent and watched first.
+    pub attempt: bool,
+    /// Where the answer goes.
+    pub answer: oneshot::Sender<Result<Examination, NoExamination>>,
+}
+
+/// Why there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoExamination {
+    /// No such trunk, or its PBX is not watched any more.
+    #[error("the trunk is not known")]
+    UnknownTrunk,
+    /// The trunk does not register.
+    #[error("the trunk has no registration, so there is nothing to diagnose")]
+    NoRegistration,
+    /// An attempt would un-register a trunk that is well.
+    #[error("the trunk is registered; an attempt would interrupt it")]
+    Registered,
+    /// Its PBX cannot be asked.
+    #[error("its PBX is not connected, so nothing can be attempted")]
+    NoLink,
+    /// Too many ask.
+    #[error("too many diagnoses are asked for at once; try again")]
+    Busy,
+}
+
+/// The body of `POST …/diagnose`; it may be left out.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Asked {
+    attempt: bool,
+}
+
+/// `GET /trunks/{pbx}/{trunk}/diagnosis`
+pub(super) async fn latest(
+    State(state): State<ApiState>,
+    TrunkPath(id): TrunkPath,
+) -> Result<Json<Diagnosis>, Problem> {
+    if state.board().trunk(&id).is_none() {
+        return Err(unknown(&id));
+    }
+    let query = HistoryQuery {
+        trunk: id.clone(),
+        since: None,
+        until: None,
+        kinds: vec![EntryKind::Diagnosis],
+        order: Order::NewestFirst,
+        limit: LOOKED_THROUGH,
+        after: None,
+    };
+    let page = state.store.history(&query).await?;
+    let found = page.items.into_iter().find_map(|entry| serde_json::from_value::<Diagnosis>(entry.detail).ok());
+    found.map(Json).ok_or_else(|| Problem::new(Code::NoDiagnosis, format!("there never was a diagnosis of {id}")))
+}
+
+/// `POST /trunks/{pbx}/{trunk}/diagnose`
+pub(super) async fn now(
+    State(state): State<ApiState>,
+    TrunkPath(id): TrunkPath,
+    caller: Caller,
+    body: Bytes,
+) -> Result<Json<Examination>, Problem> {
+    let asked: Asked = if body.is_empty() {
+        Asked::default()
+    } else {
+        serde_json::from_slice(&body).map_err(|error| Problem::new(Code::InvalidBody, format!("the body: {error}")))?
+    };
+    if asked.attempt && !caller.role.may_act() {
+        let detail =
+            format!("token {:?} has the role {}; an attempt needs operator or admin", caller.name, caller.role);
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
+    let (answer, answered) = oneshot::channel();
+    let ask = AskDiagnosis { trunk: id.clone(), attempt: asked.attempt, answer };
+    state.diagnoses.try_send(ask).map_err(|error| match error {
+        TrySendError::Full(_) => Problem::new(Code::Busy, NoExamination::Busy.to_string()),
+        TrySendError::Closed(_) => Problem::new(Code::Stopping, "the controller is stopping; nothing was done"),
+    })?;
+    let Ok(result) = answered.await else {
+        return Err(Problem::new(Code::Stopping, "the controller stopped before it answered"));
+    };
+    result.map(Json).map_err(|why| match why {
+        NoExamination::UnknownTrunk => unknown(&id),
+        NoExamination::NoRegistration => Problem::new(Code::NoDiagnosis, format!("{id}: {why}")),
+        NoExamination::Registered => Problem::new(Code::Registered, format!("{id}: {why}")),
+        NoExamination::NoLink => Problem::new(Code::PbxUnreachable, format!("{id}: {why}")),
+        NoExamination::Busy => Problem::new(Code::Busy, why.to_string()),
+    })
+}
