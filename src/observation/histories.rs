@@ -135,6 +135,7 @@ fn said(told: &Told) -> Vec<String> {
             PbxFact::Reloaded => "reloaded".to_owned(),
             PbxFact::ShutDown { restart } => format!("shutdown restart={restart}"),
             PbxFact::Deaf { missed } => format!("deaf: {missed}"),
+            PbxFact::Recording { on } => format!("recording: {on}"),
         },
         Sighting::Seen(Observation { trunk, fact, .. }) => {
             let trunk = trunk.name();
