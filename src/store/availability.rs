@@ -14,10 +14,14 @@
 //!   `longest_outage_seconds`; it is no outage of this span. One that has not ended is.
 //! - `mttr_seconds` is the mean over outages that began and ended in the span: the length of the others is not known.
 //!   `mtbf_seconds` is registered time by outages. Unknown time within an outage does not make it longer.
+//! - Whose fault down time was: `blame.rs`.
 
 use std::collections::BTreeMap;
 
-use super::history::Availability;
+use super::{
+    blame::{Blame, Blamed, Standing},
+    history::Availability,
+};
 use crate::{clock::Timestamp, health::RegisteredWhen};
 
 /// The subject of the PBX's link among a PBX's entries of kind `pbx`.
@@ -39,6 +43,13 @@ pub(crate) enum Change {
     Link {
         /// Whether it can.
         seen: bool,
+    },
+    /// A run of diagnoses begins.
+    Diagnosed {
+        /// Of which series.
+        series: i64,
+        /// What it says.
+        run: Blamed,
     },
 }
 
@@ -99,7 +110,8 @@ struct Outage {
     begun_here: bool,
 }
 
-/// The walk: [`Tally::take`] every change in order of time, those before the span first, then [`Tally::finish`].
+/// The walk: [`Tally::take`] every change in order of time, those before the span first, then [`Tally::finish`]. Changes
+/// after the span matter only for whose fault its end was.
 #[derive(Debug)]
 pub(crate) struct Tally {
     since_ms: i64,
@@ -121,6 +133,9 @@ pub(crate) struct Tally {
     longest_ms: i64,
     repaired: u64,
     repaired_ms: i64,
+    blame: Blame,
+    /// Up to where blame was told how the trunk was: from the first change on, before and after the span too.
+    told_ms: Option<i64>,
 }
 
 impl Tally {
@@ -143,6 +158,8 @@ impl Tally {
             longest_ms: 0,
             repaired: 0,
             repaired_ms: 0,
+            blame: Blame::new(since_ms, until_ms),
+            told_ms: None,
         }
     }
 
@@ -151,6 +168,7 @@ impl Tally {
         if at_ms >= self.since_ms {
             self.pass_to(at_ms.min(self.until_ms));
         }
+        self.tell_to(at_ms);
         match change {
             Change::Subject { series, word: Some(word) } => {
                 self.subjects.insert(series, word);
@@ -159,21 +177,21 @@ impl Tally {
                 self.subjects.remove(&series);
             }
             Change::Link { seen } => self.seen = seen,
+            Change::Diagnosed { series, run } => self.blame.take(series, run),
         }
     }
 
     /// The figures, with `calls_refused` as counted elsewhere.
     pub(crate) fn finish(mut self, since: Timestamp, until: Timestamp, calls_refused: u64) -> Availability {
         self.pass_to(self.until_ms);
+        self.tell_to(self.until_ms);
         if let Some(outage) = self.outage {
             self.longest_ms = self.longest_ms.max(outage.down_ms);
         }
         let (registered, down) = (seconds(self.registered_ms), seconds(self.down_ms));
         let observed = registered + down;
-        let mut by_fault = BTreeMap::new();
-        if self.down_ms > 0 {
-            by_fault.insert("unknown".to_owned(), down);
-        }
+        let by_fault = self.blame.finish().into_iter();
+        let by_fault = by_fault.map(|(fault, ms)| (fault.to_owned(), seconds(ms))).collect();
         Availability {
             since: Some(since),
             until: Some(until),
@@ -189,6 +207,21 @@ impl Tally {
             calls_refused,
             calls_failed: 0,
         }
+    }
+
+    /// Tells blame how the trunk was up to `to_ms`.
+    fn tell_to(&mut self, to_ms: i64) {
+        let from_ms = self.told_ms.unwrap_or(to_ms);
+        if to_ms < from_ms {
+            return;
+        }
+        let standing = match if self.seen { self.subjects_say() } else { Whole::Unknown } {
+            Whole::Registered => Standing::Up,
+            Whole::Down => Standing::Down,
+            Whole::Unknown => Standing::Unseen,
+        };
+        self.blame.pass(from_ms, to_ms, standing);
+        self.told_ms = Some(to_ms);
     }
 
     /// Counts the time up to `to_ms` as what the trunk is now. What is changed and changed back at one instant never
@@ -394,5 +427,140 @@ mod tests {
         let got = tally(100, 50, RegisteredWhen::Any, &[(0, 1, "registered")]);
         assert_eq!(split(&got), (0.0, 0.0, 0.0, 0));
         assert_eq!(got.ratio, None);
+    }
+
+    // -- whose fault it was -------------------------------------------------------------------------------------------------------
+
+    /// Changes of one registration, and diagnoses as (first second, last second, series, cause, fault).
+    fn blamed(
+        span: (i64, i64),
+        changes: &[(i64, i64, &str)],
+        diagnoses: &[(i64, i64, i64, &str, &str)],
+    ) -> Vec<(String, f64)> {
+        let mut all: Vec<(i64, Change)> = Vec::new();
+        for &(second, series, to) in changes {
+            let change = match series {
+                0 => Change::of_link(to).unwrap(),
+                _ => Change::Subject { series, word: Word::of_registration(to) },
+            };
+            all.push((second, change));
+        }
+        for &(first, last, series, to, fault) in diagnoses {
+            let run = Blamed::of_diagnosis(to, Some(fault), first * 1000, last * 1000);
+            all.extend(run.map(|run| (first, Change::Diagnosed { series, run })));
+        }
+        all.sort_by_key(|(second, _)| *second);
+        let mut tally = Tally::new(span.0 * 1000, span.1 * 1000, RegisteredWhen::Any);
+        all.into_iter().for_each(|(second, change)| tally.take(second * 1000, change));
+        let got = tally.finish(at(span.0), at(span.1), 0);
+        let sum: f64 = got.by_fault.values().sum();
+        assert!((sum - got.down_seconds).abs() < 1e-6, "{got:?}");
+        got.by_fault.into_iter().collect()
+    }
+
+    fn faults<const N: usize>(of: [(&str, f64); N]) -> Vec<(String, f64)> {
+        of.map(|(fault, seconds)| (fault.to_owned(), seconds)).into()
+    }
+
+    /// Up at 0, down at 100, up at 200.
+    const OUTAGE: [(i64, i64, &str); 3] = [(0, 1, "registered"), (100, 1, "rejected"), (200, 1, "registered")];
+
+    #[test]
+    fn an_outage_without_a_diagnosis_is_nobodys_fault() {
+        assert_eq!(blamed((0, 300), &OUTAGE, &[]), faults([("unknown", 100.0)]));
+        assert_eq!(blamed((0, 50), &OUTAGE, &[]), faults([]));
+    }
+
+    #[test]
+    fn the_time_before_the_first_diagnosis_is_the_first_ones_and_the_next_takes_over_when_it_is_made() {
+        let made = [(105, 105, 9, "no_response", "network"), (140, 140, 9, "provider_unavailable", "provider")];
+        assert_eq!(blamed((0, 300), &OUTAGE, &made), faults([("network", 40.0), ("provider", 60.0)]));
+        // Spans that cut the outage add up to it.
+        assert_eq!(blamed((0, 120), &OUTAGE, &made), faults([("network", 20.0)]));
+        assert_eq!(blamed((120, 300), &OUTAGE, &made), faults([("network", 20.0), ("provider", 60.0)]));
+        assert_eq!(blamed((150, 180), &OUTAGE, &made), faults([("provider", 30.0)]));
+    }
+
+    #[test]
+    fn a_diagnosis_just_after_the_span_speaks_for_the_outage_it_is_of() {
+        let made = [(132, 132, 9, "no_response", "network")];
+        assert_eq!(blamed((0, 120), &OUTAGE, &made), faults([("network", 20.0)]));
+        let next_outage = [OUTAGE.as_slice(), &[(210, 1, "rejected")]].concat();
+        let made = [(212, 212, 9, "no_response", "network")];
+        assert_eq!(blamed((0, 190), &next_outage, &made), faults([("unknown", 90.0)]));
+    }
+
+    #[test]
+    fn a_diagnosis_of_an_earlier_outage_says_nothing_unless_it_was_made_again() {
+        let twice = [
+            (0, 1, "registered"),
+            (100, 1, "rejected"),
+            (200, 1, "registered"),
+            (300, 1, "rejected"),
+            (330, 1, "registered"),
+        ];
+        let once = [(101, 150, 9, "wrong_password", "configuration")];
+        assert_eq!(blamed((0, 400), &twice, &once), faults([("configuration", 100.0), ("unknown", 30.0)]));
+        assert_eq!(blamed((250, 400), &twice, &once), faults([("unknown", 30.0)]));
+        // The same cause as last time: one run, made again in the second outage.
+        let again = [(101, 302, 9, "wrong_password", "configuration")];
+        assert_eq!(blamed((0, 400), &twice, &again), faults([("configuration", 130.0)]));
+        assert_eq!(blamed((250, 400), &twice, &again), faults([("configuration", 30.0)]));
+        // Another subject's newer run, of the first outage only, does not hide it.
+        let other = [again[0], (150, 150, 8, "no_response", "network")];
+        assert_eq!(blamed((250, 400), &twice, &other), faults([("configuration", 30.0)]));
+    }
+
+    #[test]
+    fn an_outage_that_began_long_before_the_span_has_the_diagnosis_made_then() {
+        // Never registered; a reload in between is no end of it.
+        let changes = [(-500, 1, "rejected"), (-300, 1, "unregistered"), (-299, 1, "rejected")];
+        let made = [(-499, -499, 9, "wrong_password", "configuration")];
+        assert_eq!(blamed((0, 100), &changes, &made), faults([("configuration", 100.0)]));
+    }
+
+    #[test]
+    fn a_diagnosis_made_just_before_or_at_the_instant_of_the_loss_is_the_losss() {
+        for second in [99, 100] {
+            let made = [(second, second, 9, "account_forbidden", "provider")];
+            assert_eq!(blamed((0, 300), &OUTAGE, &made), faults([("provider", 100.0)]), "{second}");
+        }
+        let made = [(90, 90, 9, "refresh_overdue", "network")];
+        assert_eq!(blamed((0, 300), &OUTAGE, &made), faults([("unknown", 100.0)]));
+    }
+
+    #[test]
+    fn what_concerns_registered_trunks_is_no_reason_for_being_down() {
+        let made = [(110, 110, 9, "nat_contact", "network"), (150, 150, 8, "account_forbidden", "provider")];
+        assert_eq!(blamed((0, 300), &OUTAGE, &made), faults([("provider", 100.0)]));
+        for cause in
+            ["nat_contact", "identify_missing", "binding_lost", "expiry_too_short", "calls_rejected", "media_blocked"]
+        {
+            assert_eq!(Blamed::of_diagnosis(cause, Some("network"), 0, 0), None);
+        }
+    }
+
+    #[test]
+    fn words_of_a_later_version_are_nobodys_fault() {
+        let made = [(101, 101, 9, "solar_flare", "sun")];
+        assert_eq!(blamed((0, 300), &OUTAGE, &made), faults([("unknown", 100.0)]));
+        let made = [(101, 101, 9, "solar_flare", "network")];
+        assert_eq!(blamed((0, 300), &OUTAGE, &made), faults([("network", 100.0)]));
+    }
+
+    #[test]
+    fn an_outage_with_a_gap_in_it_keeps_its_diagnosis_and_counts_no_gap() {
+        let changes = [
+            (0, 1, "registered"),
+            (100, 1, "rejected"),
+            (120, 0, "lost"),
+            (160, 0, "connected"),
+            (200, 1, "registered"),
+        ];
+        let made = [(101, 101, 9, "no_response", "network")];
+        assert_eq!(blamed((0, 300), &changes, &made), faults([("network", 60.0)]));
+        // Diagnosed (from HEP, say) while AMI was away.
+        let made = [(140, 140, 9, "no_response", "network")];
+        assert_eq!(blamed((0, 300), &changes, &made), faults([("network", 60.0)]));
     }
 }

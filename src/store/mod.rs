@@ -3,11 +3,12 @@
 //! One port a need: [`Store::commit`] is what the deciding loop needs, the outbox methods what the dispatcher needs,
 //! the queries what people need. A back end implements all of them and passes one contract suite
 //! (`tests/it/store_contract.rs`). What is the same for all of them is computed here: how outcomes become runs
-//! (`runs.rs`), and what runs say about availability (`availability.rs`).
+//! (`runs.rs`), and what runs say about availability (`availability.rs`, and `blame.rs` for whose fault it was).
 
 use std::sync::Arc;
 
 mod availability;
+mod blame;
 pub mod history;
 pub mod port;
 mod runs;

@@ -462,6 +462,53 @@ pub(crate) async fn availability_is_that_of_the_runs(backend: &impl Backend) {
     assert!((halves.iter().map(|half| half.registered_seconds).sum::<f64>() - 300.0).abs() < 1e-9);
 }
 
+pub(crate) async fn down_time_is_the_fault_of_the_diagnosis_of_its_outage(backend: &impl Backend) {
+    let store = backend.open().await;
+    let diagnosed = |to, fault, second| {
+        let detail = serde_json::json!({ "cause": to, "fault": fault });
+        Record { detail, ..record(&Scope::Trunk(airtel()), EntryKind::Diagnosis, "airtel-reg", to, second) }
+    };
+    commit(
+        &*store,
+        &[records(vec![
+            registration("registered", 0),
+            registration("rejected", 100),
+            diagnosed("no_response", "network", 110),
+            registration("unregistered", 120),
+            registration("rejected", 121),
+            diagnosed("provider_unavailable", "provider", 150),
+            registration("registered", 200),
+            diagnosed("nat_contact", "network", 205),
+            registration("rejected", 300),
+            registration("registered", 310),
+            registration("rejected", 400),
+            // The same as the run before, in a later outage: one run of two.
+            diagnosed("nat_contact", "network", 401),
+            diagnosed("wrong_password", "configuration", 410),
+            registration("registered", 420),
+            registration("rejected", 500),
+            diagnosed("wrong_password", "configuration", 503),
+            registration("registered", 510),
+        ])],
+    )
+    .await;
+    let of = async |since, until| {
+        let got = store.availability(&airtel(), at(since), at(until), RegisteredWhen::Any).await.unwrap();
+        assert!((got.by_fault.values().sum::<f64>() - got.down_seconds).abs() < 1e-6, "{got:?}");
+        let whole = got.by_fault.into_iter().map(|(fault, seconds)| format!("{fault} {seconds}"));
+        whole.collect::<Vec<_>>().join(", ")
+    };
+    assert_eq!(of(0, 600).await, "configuration 30, network 50, provider 50, unknown 10");
+    // The outage began, and was diagnosed, before the span; the newest run before the span is not the first of its outage.
+    assert_eq!(of(130, 250).await, "network 20, provider 50");
+    assert_eq!(of(160, 250).await, "provider 40");
+    // Diagnosed just after the span.
+    assert_eq!(of(0, 105).await, "network 5");
+    assert_eq!(of(290, 405).await, "configuration 5, unknown 10");
+    assert_eq!(of(450, 502).await, "configuration 2");
+    assert_eq!(of(205, 300).await, "");
+}
+
 pub(crate) async fn without_a_registration_health_tells_availability(backend: &impl Backend) {
     let store = backend.open().await;
     let health = |to, second| record(&Scope::Trunk(airtel()), EntryKind::Health, "", to, second);
@@ -869,6 +916,7 @@ macro_rules! contract {
             a_late_or_backward_time_never_makes_runs_overlap,
             a_trunk_as_it_was_has_what_was_current,
             availability_is_that_of_the_runs,
+            down_time_is_the_fault_of_the_diagnosis_of_its_outage,
             without_a_registration_health_tells_availability,
             calls_refused_are_those_of_holds_in_the_span,
             holds_and_incidents_are_listed_newest_first,

@@ -19,6 +19,7 @@ use crate::{
     store::{
         At, Availability, Entry, HistoryQuery, Order, Page, StoreError,
         availability::{CONNECTED, Change, LINK, Tally, Word},
+        blame::{Blamed, LOOK_AHEAD_MS},
     },
 };
 
@@ -148,15 +149,21 @@ impl SqliteStore {
         .step(STEP)?;
         let kind = if registers { EntryKind::Registration } else { EntryKind::Health };
 
+        // Of a trunk's own series everything since it was last well before the span: there the outage that reaches into it
+        // began. Of the others, what was current when the span began.
         let mut tally = Tally::new(since_ms, until_ms, registered_when);
-        let mut rows = sqlx::query_as::<_, (i64, String, i64, String)>(
-            "select s.series_id, s.scope_kind, e.first_at_ms, e.outcome
+        let mut rows = sqlx::query_as::<_, (i64, String, String, i64, i64, String, Option<String>)>(
+            "select s.series_id, s.scope_kind, s.kind, e.first_at_ms, e.last_at_ms, e.outcome,
+                    iif(s.kind = ?9, json_extract(e.detail, '$.fault'), null)
              from series s join entry e on e.series_id = s.series_id
-             where ((s.scope_kind = 'trunk' and s.scope_id = ?1 and s.kind = ?2)
+             where ((s.scope_kind = 'trunk' and s.scope_id = ?1 and s.kind in (?2, ?9))
                     or (s.scope_kind = 'pbx' and s.scope_id = ?3 and s.kind = ?4 and s.subject = ?5))
-               and e.first_at_ms < ?7
+               and e.first_at_ms < ?7 + ?8
                and e.first_at_ms >= coalesce(
-                   (select max(l.first_at_ms) from entry l where l.series_id = s.series_id and l.first_at_ms < ?6), ?6)
+                   (select l.first_at_ms from entry l
+                    where l.series_id = s.series_id and l.first_at_ms < ?6
+                      and (s.kind <> ?2 or l.outcome in ('registered', 'stable', 'suspect', 'unstable'))
+                    order by l.first_at_ms desc limit 1), iif(s.kind = ?2, 0, ?6))
              order by e.first_at_ms, e.entry_id",
         )
         .bind(trunk.as_str())
@@ -166,12 +173,19 @@ impl SqliteStore {
         .bind(LINK)
         .bind(since_ms)
         .bind(until_ms)
+        .bind(LOOK_AHEAD_MS)
+        .bind(EntryKind::Diagnosis.as_str())
         .fetch(&self.readers);
-        while let Some((series, scope_kind, first_ms, to)) = rows.try_next().await.step(STEP)? {
-            let change = match (scope_kind.as_str(), kind) {
-                ("pbx", _) => Change::of_link(&to),
-                (_, EntryKind::Registration) => Some(Change::Subject { series, word: Word::of_registration(&to) }),
-                (_, _) => Some(Change::Subject { series, word: Word::of_health(&to) }),
+        while let Some((series, scope_kind, of, first_ms, last_ms, to, fault)) = rows.try_next().await.step(STEP)? {
+            let change = if scope_kind == "pbx" {
+                Change::of_link(&to)
+            } else if of == EntryKind::Diagnosis.as_str() {
+                let run = Blamed::of_diagnosis(&to, fault.as_deref(), first_ms, last_ms);
+                run.map(|run| Change::Diagnosed { series, run })
+            } else if registers {
+                Some(Change::Subject { series, word: Word::of_registration(&to) })
+            } else {
+                Some(Change::Subject { series, word: Word::of_health(&to) })
             };
             if let Some(change) = change {
                 tally.take(first_ms, change);
