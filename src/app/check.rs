@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    evidence::PbxEvidence,
     parameters,
     pbx::{PbxSettings, PbxStatus, Permission, watch_pbx},
 };
@@ -19,7 +20,7 @@ use crate::{
     ids::TrunkId,
     wire::ami::{
         action::Action,
-        client::{FilterState, LinkPhase, TcpTransport, Tls},
+        client::{CallError, FilterState, LinkPhase, TcpTransport, Tls},
     },
 };
 
@@ -33,6 +34,10 @@ const GLANCE: Duration = Duration::from_millis(200);
 const MODULE_PATIENCE: Duration = Duration::from_secs(5);
 /// Modules without which there is nothing to watch.
 const MODULES: [&str; 2] = ["res_pjsip.so", "res_pjsip_outbound_registration.so"];
+/// What the HEP feed comes from.
+const HEP_MODULE: &str = "res_hep_pjsip.so";
+/// What Asterisk's SIP history is kept by.
+const HISTORY_MODULE: &str = "res_pjsip_history.so";
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -76,10 +81,12 @@ pub async fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Check> {
     let mut blind = BTreeSet::new();
     for settings in parameters::pbxs(config) {
         let name = settings.pbx.as_str().to_owned();
+        let evidence = settings.evidence;
         match connect(settings, clock).await {
             Connected::Status(status, modules) => {
                 known.extend(status.directory.trunks().iter().map(|trunk| trunk.id.clone()));
                 checks.extend(judge(&name, &status, &modules));
+                checks.extend(judge_evidence(&name, config, evidence, &status, &modules));
             }
             Connected::Failed(found) => {
                 blind.insert(name.clone());
@@ -154,10 +161,10 @@ async fn connect(settings: PbxSettings, clock: &Arc<dyn Clock>) -> Connected {
     });
     let connected = if answered.await.unwrap_or(false) {
         let mut missing = Vec::new();
-        for module in MODULES {
-            if let Ok(action) = Action::module_check(module)
-                && let Ok(reply) = handle.link.call_within(&action, MODULE_PATIENCE).await
-                && reply.response.is_error()
+        for module in MODULES.into_iter().chain([HEP_MODULE, HISTORY_MODULE]) {
+            let Ok(action) = Action::module_check(module) else { continue };
+            if let Err(error @ CallError::Refused(_)) = handle.link.call_within(&action, MODULE_PATIENCE).await
+                && !error.is_permission_denied()
             {
                 missing.push(module);
             }
@@ -189,7 +196,7 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
     let trunks = status.directory.trunks().len();
     let noun = if trunks == 1 { "trunk" } else { "trunks" };
     say(Level::Good, format!("connected: Asterisk {version}, AMI {ami}, {trunks} {noun}"), "");
-    for module in modules {
+    for module in modules.iter().filter(|module| MODULES.contains(module)) {
         let fix = format!("asterisk -rx \"module load {module}\", and load = {module} in modules.conf");
         say(Level::Problem, format!("{module} is not loaded"), &fix);
     }
@@ -251,6 +258,50 @@ fn judge(pbx: &str, status: &PbxStatus, modules: &[&'static str]) -> Vec<Check> 
         say(Level::Warning, finding.to_string(), "");
     }
     checks
+}
+
+/// Whether anything shows why a registration fails.
+fn judge_evidence(
+    pbx: &str,
+    config: &Config,
+    evidence: PbxEvidence,
+    status: &PbxStatus,
+    missing: &[&'static str],
+) -> Option<Check> {
+    let has = |module| !missing.contains(&module);
+    let history = evidence.history && status.rights.command == Permission::Granted && has(HISTORY_MODULE);
+    let several = config.pbxs.len() > 1;
+    let listen = config.hep.as_ref().map(|hep| hep.listen.to_string());
+    let warn = |found: &str, fix: String| {
+        Some(Check { level: Level::Warning, of: pbx.to_owned(), found: found.to_owned(), fix })
+    };
+    let lines = |listen: &str| {
+        let id = evidence.capture_id.map_or_else(String::new, |id| format!("\n    capture_id = {id}"));
+        format!(
+            "hep.conf on that Asterisk:\n    [general]\n    enabled = yes\n    capture_address = {listen}{id}\n    \
+             uuid_type = call-id\nthen: asterisk -rx \"module load res_hep.so\" and \"module load {HEP_MODULE}\""
+        )
+    };
+    match listen {
+        Some(listen) if !has(HEP_MODULE) => {
+            let rest = if history { "; until then its SIP history is read around failures" } else { "" };
+            warn(&format!("no HEP feed: {HEP_MODULE} is not loaded{rest}"), lines(&listen))
+        }
+        Some(_) if several && evidence.capture_id.is_none() => warn(
+            "its HEP packets cannot be told from the other PBXs'",
+            format!("set capture_id in the [pbx.evidence] of {pbx}, and the same in its hep.conf"),
+        ),
+        Some(_) => None,
+        None if history => None,
+        None => warn(
+            "why a registration fails cannot be seen: there is neither a HEP feed nor Asterisk's SIP history",
+            format!(
+                "the feed: [hep] listen = \"127.0.0.1:9060\" here, and {}\nor the history: history = \"auto\" in \
+                 [pbx.evidence], `write = command` in manager.conf, and {HISTORY_MODULE} loaded",
+                lines("127.0.0.1:9060")
+            ),
+        ),
+    }
 }
 
 /// The section an AMI user needs, for a PBX that cannot be reached or refuses the login.
