@@ -2,6 +2,7 @@
 
 mod api;
 mod architecture;
+mod capture;
 mod config;
 mod dependencies;
 mod lab;

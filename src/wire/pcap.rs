@@ -1,1 +1,0 @@
-//! Capture files: pcap and pcapng, down to what was seen of SIP.
