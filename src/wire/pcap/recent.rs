@@ -45,11 +45,6 @@ impl<K: Hash + Eq + Clone, V> Recent<K, V> {
         std::mem::replace(&mut self.old, std::mem::take(&mut self.young))
     }
 
-    /// Removes an entry.
-    pub(super) fn remove(&mut self, key: &K) -> Option<V> {
-        self.young.remove(key).or_else(|| self.old.remove(key))
-    }
-
     /// All entries, in no order.
     pub(super) fn drain(&mut self) -> impl Iterator<Item = (K, V)> + '_ {
         self.old.drain().chain(self.young.drain())
