@@ -109,3 +109,69 @@ pub(super) async fn now(
         NoExamination::Busy => Problem::new(Code::Busy, why.to_string()),
     })
 }
+
+/// The largest capture taken: an hour of a busy trunk's signalling.
+pub const CAPTURE_LIMIT: u64 = 512 << 20;
+/// Captures that are read at a time: each takes a core for a while.
+const AT_A_TIME: usize = 2;
+static READING: Semaphore = Semaphore::const_new(AT_A_TIME);
+
+/// The answer to a capture.
+#[derive(Debug, Serialize)]
+pub(super) struct Analysed {
+    /// Every registration something is wrong with, the worst first.
+    items: Vec<Diagnosis>,
+    /// Registrations in it with which all is well.
+    healthy: usize,
+    /// What should be known of the reading: where a cut capture ends, what was skipped.
+    remarks: Vec<String>,
+}
+
+/// `POST /diagnose`: a capture (pcap, pcapng) or a log file of Asterisk's as the body. Nothing of it is kept.
+pub(super) async fn capture(State(state): State<ApiState>, body: Body) -> Result<Json<Analysed>, Problem> {
+    let Ok(_turn) = READING.try_acquire() else {
+        return Err(Problem::new(Code::Busy, "other captures are being read; try again in a moment"));
+    };
+    let file = tempfile::tempfile().map_err(|error| Problem::caused_by(Code::Internal, "no room for the capture", error))?;
+    let mut file = tokio::fs::File::from_std(file);
+    let mut chunks = body.into_data_stream();
+    let mut length: u64 = 0;
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|error| Problem::new(Code::InvalidBody, format!("the body ended early: {error}")))?;
+        length += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
+        if length > CAPTURE_LIMIT {
+            let limit = CAPTURE_LIMIT >> 20;
+            let hint = "`trunkwarden diagnose --pcap` reads any size";
+            return Err(Problem::new(Code::TooLarge, format!("a capture may have {limit} MiB; {hint}")));
+        }
+        file.write_all(&chunk).await.map_err(unkept)?;
+    }
+    file.rewind().await.map_err(unkept)?;
+    let file = file.into_std().await;
+    let known = known(&state);
+    let reading = move || analyse(BufReader::with_capacity(1 << 18, file), None, &known, &mut |_| {});
+    let read = tokio::task::spawn_blocking(reading).await;
+    let read = read.map_err(|error| Problem::caused_by(Code::Internal, "reading the capture failed", error))?;
+    let report = read.map_err(|error| Problem::new(Code::NotACapture, chain(&error)))?;
+    Ok(Json(Analysed { items: report.diagnoses, healthy: report.healthy, remarks: report.remarks }))
+}
+
+fn unkept(error: std::io::Error) -> Problem {
+    Problem::caused_by(Code::Internal, "the capture cannot be kept while it is read", error)
+}
+
+/// The registrations that are trunks here.
+fn known(state: &ApiState) -> Vec<KnownRegistration> {
+    let board = state.board();
+    let of = |(id, record): (&TrunkId, &TrunkRecord)| {
+        let id = id.clone();
+        let known = move |listed: &ListedRegistration| KnownRegistration {
+            trunk: id.clone(),
+            registration: listed.name.clone(),
+            client_uri: listed.client_uri.clone(),
+            server_uri: listed.server_uri.clone(),
+        };
+        record.registrations.iter().map(known).collect::<Vec<_>>()
+    };
+    board.trunks().flat_map(of).collect()
+}
