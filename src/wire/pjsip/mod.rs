@@ -5,7 +5,10 @@
 //!
 //! Secrets are here in memory and leave it for a digest's check only.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use secrecy::SecretString;
 
@@ -13,6 +16,55 @@ use super::sip::digest::Secret;
 
 pub mod ami;
 pub mod conf;
+mod fields;
+mod net;
+mod queries;
+mod uris;
+
+pub use net::Net;
+pub use uris::{protocol_of, same_uri};
+
+/// The kinds of objects read here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `type=registration`.
+    Registration,
+    /// `type=auth`.
+    Auth,
+    /// `type=endpoint`.
+    Endpoint,
+    /// `type=aor`.
+    Aor,
+    /// `type=identify`.
+    Identify,
+    /// `type=transport`.
+    Transport,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Registration, Self::Auth, Self::Endpoint, Self::Aor, Self::Identify, Self::Transport];
+
+    /// The word after `type=`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Registration => "registration",
+            Self::Auth => "auth",
+            Self::Endpoint => "endpoint",
+            Self::Aor => "aor",
+            Self::Identify => "identify",
+            Self::Transport => "transport",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
 
 /// The objects of one PBX, by name.
 #[derive(Debug, Clone, Default)]
@@ -31,8 +83,12 @@ pub struct Objects {
     pub transports: BTreeMap<String, Transport>,
     /// Whether these are all there are: a file, or lists read to their end. Only then a name that is missing is a typo.
     pub complete: Completeness,
+    /// Objects that something names, or that were asked for, and that Asterisk said it does not have.
+    pub absent: BTreeSet<(Kind, String)>,
     /// What could not be read, or is not as it seems, in words; never a secret.
     pub remarks: Vec<String>,
+    /// Where each option of a file stands: by kind, object, and option as Asterisk spells it.
+    lines: BTreeMap<(Kind, String, String), Place>,
 }
 
 /// Which kinds of objects were read whole.
@@ -40,7 +96,7 @@ pub struct Objects {
 pub struct Completeness {
     /// All registrations.
     pub registrations: bool,
-    /// All auths, so one that is not here does not exist.
+    /// All auths that a registration, or an endpoint that was read, names: such a one that is not here does not exist.
     pub auths: bool,
     /// All endpoints, AORs and identifies.
     pub endpoints: bool,
@@ -55,6 +111,13 @@ pub struct Place {
     pub file: String,
     /// The line of its section's head, from 1.
     pub line: u32,
+}
+
+impl fmt::Display for Place {
+    /// As `pjsip.conf line 42`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} line {}", self.file, self.line)
+    }
 }
 
 /// `type=registration`.
@@ -101,7 +164,8 @@ pub struct Auth {
     pub username: Option<String>,
     /// `realm`; `None`, empty and `*` match any.
     pub realm: Option<String>,
-    /// `password`, `md5_cred`, `password_digest`: what there is, in Asterisk's order of use.
+    /// `password_digest`, `md5_cred`, `password`: what there is, in Asterisk's order of use. Asterisk 22 takes a hash made for
+    /// the algorithm asked for, even with `auth_type=userpass`, and the password if there is none.
     pub secrets: Vec<Secret>,
     /// `supported_algorithms_uac`, as written; empty is the global default, which is MD5.
     pub supported_algorithms_uac: Vec<String>,
