@@ -19,6 +19,12 @@ pub struct Case<'a> {
     pub trunk: Option<TrunkId>,
     /// The registration's section, where known.
     pub registration: Option<RegistrationName>,
+    /// Its `client_uri`, where known: AMI tells it even where the configuration could not be read.
+    pub client_uri: Option<String>,
+    /// Its `server_uri`, where known.
+    pub server_uri: Option<String>,
+    /// The user of its Contact, where a twin with the same URIs makes it matter and no configuration tells it.
+    pub contact_user: Option<String>,
     /// Its PBX's configuration, where it could be read.
     pub objects: Option<&'a Objects>,
     /// What was seen, of this registration and maybe of others, in any order. Duplicates by several sources may be in it.

@@ -4,12 +4,17 @@
 //! nothing is held or released by it. It reads whatever sources there are and says which its word rests on; with fewer it
 //! says less, and what to switch on to know more.
 
+mod address;
+mod attempt;
+mod neighbours;
+mod tell;
 pub mod brief;
 pub mod capture;
 pub mod case;
 pub mod judge;
 pub mod layers;
 pub mod verdict;
+mod who;
 
 pub use brief::Brief;
 pub use case::{Case, RegistrationFacts, Watched};
