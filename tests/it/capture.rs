@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Read, ops::ControlFlow};
 
 use trunkwarden::wire::{
     pcap::{self, CaptureError, CaptureReport},
-    sip::{Happening, Seen, Unreachable},
+    sip::{Happening, Seen, Source, Unreachable},
 };
 
 macro_rules! capture {
@@ -48,7 +48,11 @@ fn counted(seen: &[Seen]) -> BTreeMap<String, u32> {
                 (if first == "SIP/2.0" { words.next().unwrap_or_default() } else { first }).to_owned()
             }
             Happening::Unreachable { why: Unreachable::Port, .. } => "port".to_owned(),
-            other => format!("{other:?}"),
+            Happening::NameError { name, rcode } => format!("{name}/{rcode}"),
+            Happening::TlsAlert { description } => format!("alert/{description}"),
+            Happening::Refused => "refused".to_owned(),
+            Happening::Unanswered => "unanswered".to_owned(),
+            Happening::Unreachable { why, .. } => format!("{why:?}"),
         };
         *counts.entry(kind).or_default() += 1;
     }
@@ -79,4 +83,76 @@ fn the_recordings_hold_what_tshark_says() {
         assert_eq!(report.skipped, pcap::Skipped::default(), "{name}");
         assert_eq!((report.bytes, report.ended_early), (bytes.len() as u64, None), "{name}");
     }
+}
+
+/// What `tests/fixtures/captures/record.py` did, once over IPv4 and once over IPv6; the last three over IPv4 only.
+const CONVERSATION: &str = "200:6 INVITE:2 MESSAGE:2 OPTIONS:6 REGISTER:2 alert/48:1 port:2 refused:2 \
+                            sip.nowhere.invalid/3:2 unanswered:2";
+
+#[test]
+fn one_conversation_is_the_same_in_every_kind_of_capture() {
+    let kinds = [
+        capture!("loopback-ethernet.pcap"),
+        capture!("loopback-cooked.pcap"),
+        capture!("loopback-cooked2.pcap"),
+        capture!("loopback-raw.pcapng"),
+        capture!("loopback-nano.pcapng"),
+    ];
+    for (name, bytes) in kinds {
+        let (seen, report) = read(bytes).expect(name);
+        let counts: Vec<String> = counted(&seen).iter().map(|(kind, count)| format!("{kind}:{count}")).collect();
+        assert_eq!(counts.join(" "), CONVERSATION, "{name}");
+        assert_eq!((report.packets, report.sip, report.icmp), (91, 18, 2), "{name}");
+        assert_eq!((report.skipped, report.ended_early), (pcap::Skipped::default(), None), "{name}");
+        let span = report.span.expect("there are packets");
+        assert_eq!(span.1.duration_since(span.0).as_millis() / 10, 202, "{name}");
+        assert!(seen.iter().all(|one| one.source == Source::Capture && one.direction.is_none()));
+        assert!(seen.iter().all(|one| one.from.is_some() && one.to.is_some() && one.transport.is_some()));
+    }
+}
+
+#[test]
+fn what_was_captured_twice_is_there_once() {
+    let (seen, report) = read(capture!("loopback-two.pcapng").1).expect("a capture");
+    let counts: Vec<String> = counted(&seen).iter().map(|(kind, count)| format!("{kind}:{count}")).collect();
+    assert_eq!(counts.join(" "), CONVERSATION.replace("port:2", "port:4").replace("invalid/3:2", "invalid/3:4"));
+    assert_eq!(report.skipped, pcap::Skipped { copies: 6, ..pcap::Skipped::default() });
+}
+
+#[test]
+fn an_event_names_who_wanted_what_of_whom() {
+    let (seen, _) = read(capture!("loopback-cooked2.pcap").1).expect("a capture");
+    let shown = |kind: fn(&Happening) -> bool| -> Vec<String> {
+        let chosen = seen.iter().filter(|one| kind(&one.what));
+        chosen
+            .map(|one| {
+                let [from, to] = [one.from, one.to].map(|address| address.expect("an address"));
+                let known = |port: u16| if port < 10_000 { port.to_string() } else { "any".to_owned() };
+                format!("{:?} {} {} {}", one.transport.expect("one"), from.ip(), known(from.port()), to)
+            })
+            .collect()
+    };
+    let ends = |kind: fn(&Happening) -> bool, wanted: &[&str]| {
+        let shown = shown(kind);
+        assert_eq!(shown.len(), wanted.len());
+        assert!(shown.iter().zip(wanted).all(|(shown, wanted)| shown == wanted), "{shown:?} {wanted:?}");
+    };
+    ends(|what| matches!(what, Happening::Refused), &["Tcp 127.0.0.1 any 127.0.0.1:5091", "Tcp ::1 any [::1]:5091"]);
+    ends(|what| matches!(what, Happening::Unanswered), &["Tcp 127.0.0.1 any 127.0.0.1:5092"; 2]);
+    ends(|what| matches!(what, Happening::TlsAlert { .. }), &["Tls 127.0.0.1 any 127.0.0.1:6061"]);
+    ends(
+        |what| matches!(what, Happening::Unreachable { .. }),
+        &["Udp 127.0.0.1 any 127.0.0.1:5091", "Udp ::1 any [::1]:5091"],
+    );
+    let shown = shown(|what| matches!(what, Happening::NameError { .. }));
+    assert!(shown[0].starts_with("Udp 127.0.0.1 53 127.0.0.1:") && shown[1].starts_with("Udp ::1 53 [::1]:"));
+    let call_ids = seen.iter().filter_map(|one| match &one.what {
+        Happening::Unreachable { call_id, .. } => call_id.as_deref(),
+        _ => None,
+    });
+    assert_eq!(call_ids.collect::<Vec<_>>(), ["closed@fixture"; 2]);
+    let messages: Vec<_> = seen.iter().filter_map(Seen::sip).collect();
+    assert!(messages.iter().all(|message| message.defects().is_empty()));
+    let invite = messages.iter().find(|message| message.method() == Some("INVITE")).expect("it was in fragments");
+    assert_eq!((invite.raw().len() > 4000, invite.body()), (true, b"v=0\r\n".as_slice()));
 }

@@ -13,6 +13,9 @@ use crate::clock::{self, Timestamp};
 const DATAGRAMS: usize = 128;
 /// How long one waits for its rest: Linux's own time (`ipfrag_time`).
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Datagrams remembered that were completed, and for how long. A number comes again no sooner than after 65536 others.
+const COMPLETED: usize = 16;
+const COPY: Duration = Duration::from_millis(20);
 
 /// Which datagram a fragment is of (RFC 791 section 2.3, RFC 8200 section 4.5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub(super) struct Datagram {
 #[derive(Debug, Default)]
 pub(super) struct Fragments {
     waiting: VecDeque<(Id, Timestamp, IpDefragBuf)>,
+    /// Those completed last: a fragment captured twice must not begin another one.
+    completed: VecDeque<(Id, Timestamp)>,
     given_up: u64,
 }
 
@@ -85,6 +90,10 @@ impl Fragments {
     /// Takes a fragment. Returns the datagram that is complete with it, and what there is of those given up.
     pub(super) fn add(&mut self, at: Timestamp, fragment: &Fragment<'_>) -> Vec<Datagram> {
         let mut ready = self.expired(at);
+        let copy = |(id, then): &(Id, Timestamp)| *id == fragment.id && clock::between(*then, at) < COPY;
+        if self.completed.iter().any(copy) {
+            return ready;
+        }
         let index = match self.waiting.iter().position(|(id, _, _)| *id == fragment.id) {
             Some(index) => index,
             None => {
@@ -103,8 +112,10 @@ impl Fragments {
         // What contradicts the fragments before it is left out; if it was right and they were not, nothing gets complete.
         let taken = buffer.add(fragment.offset, fragment.more, fragment.payload).is_ok();
         if taken && buffer.is_complete() {
-            if let Some((id, at, buffer)) = self.waiting.remove(index) {
-                ready.push(datagram(id, at, buffer.take_bufs().0));
+            if let Some((id, first, buffer)) = self.waiting.remove(index) {
+                ready.push(datagram(id, first, buffer.take_bufs().0));
+                self.completed.truncate(COMPLETED - 1);
+                self.completed.push_front((id, at));
             }
         }
         ready

@@ -76,12 +76,15 @@ impl Names {
         let Answer { name, asked, rcode, found } = read(message)?;
         let unresolved = Unresolved { at, from, to, name: name.clone(), rcode };
         match rcode {
-            NXDOMAIN | SERVFAIL | REFUSED => Some(unresolved),
+            NXDOMAIN | SERVFAIL | REFUSED => {
+                self.known.insert(name, Known::Told);
+                Some(unresolved)
+            }
             NO_ERROR if asked == A || asked == AAAA => {
                 let (now, told) = match (found, self.known.get(&name)) {
                     (true, _) | (false, Some(Known::Address)) => (Known::Address, false),
                     (false, Some(Known::NoneOf(other, _))) if *other != asked => (Known::Told, true),
-                    (false, Some(Known::Told)) => (Known::Told, true),
+                    (false, Some(Known::Told)) => (Known::Told, false),
                     (false, Some(Known::NoneOf(..)) | None) => (Known::NoneOf(asked, unresolved.clone()), false),
                 };
                 self.known.insert(name, now);
@@ -207,6 +210,11 @@ mod tests {
         assert_eq!(after(&[message(AAAA, 0, &[]), message(A, 0, &[CNAME])]), (vec![0], 0));
         assert_eq!(after(&[message(A, 0, &[])]), (vec![], 1), "at the end");
         assert_eq!(after(&[message(SRV, 0, &[]), message(NAPTR, 0, &[])]), (vec![], 0));
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_told_once() {
+        assert_eq!(after(&[message(AAAA, 0, &[]), message(A, 3, &[]), message(AAAA, 0, &[])]), (vec![3], 0));
     }
 
     #[test]

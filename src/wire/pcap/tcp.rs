@@ -108,11 +108,16 @@ enum Content {
         start: Vec<u8>,
         misses: u8,
     },
-    /// SIP; bytes that went in, and that came out as messages; and how many had been skipped at the last message.
+    /// SIP.
     Sip {
         stream: SipStream,
+        /// When its last bytes came.
+        at: Timestamp,
+        /// Bytes that went in.
         pushed: u64,
+        /// Bytes that came out as messages.
         taken: u64,
+        /// Bytes that had been skipped at the last message.
         skipped: u64,
     },
     Tls(Records),
@@ -156,6 +161,9 @@ impl Connections {
             let next = Some(segment.sequence.wrapping_add(1));
             if connection.halves[side].next != next || !connection.halves[side].from_start {
                 self.buffered -= connection.weight();
+                for (half, (from, to)) in connection.halves.iter_mut().zip([key, (key.1, key.0)]) {
+                    half.end(&mut |at, what| heard(Heard { at, from, to, what }));
+                }
                 if !segment.ack {
                     *connection = Connection::default();
                 }
@@ -189,6 +197,7 @@ impl Connections {
             for (half, (from, to)) in connection.halves.iter_mut().zip([(low, high), (high, low)]) {
                 let mut tell = |at, what| heard(Heard { at, from, to, what });
                 while half.skip_gap(&mut tell, &mut self.gaps) {}
+                half.end(&mut tell);
             }
         }
         self.buffered = 0;
@@ -280,19 +289,29 @@ impl Half {
     fn skip_gap(&mut self, tell: &mut Tell<'_>, gaps: &mut u64) -> bool {
         let Some(first) = self.held.first() else { return false };
         self.next = Some(first.sequence);
-        self.lose(gaps);
+        self.lose(tell, gaps);
         self.release(false, tell, gaps);
         true
     }
 
+    /// Nothing more comes of the message that has begun: what there is of it is evidence too.
+    fn end(&mut self, tell: &mut Tell<'_>) {
+        if let Content::Sip { stream, at, .. } = &mut self.content {
+            if let Some(message) = stream.finish() {
+                tell(*at, What::Sip(message));
+            }
+        }
+    }
+
     /// Bytes are missing here.
-    fn lose(&mut self, gaps: &mut u64) {
+    fn lose(&mut self, tell: &mut Tell<'_>, gaps: &mut u64) {
         self.from_start = false;
+        self.end(tell);
         match &mut self.content {
             Content::Unknown { start, .. } => start.clear(),
             Content::Sip { .. } => {
                 *gaps += 1;
-                self.content = Content::sip();
+                self.content = Content::sip(Timestamp::MIN);
             }
             Content::Tls(_) => {
                 *gaps += 1;
@@ -325,7 +344,7 @@ impl Half {
             self.read(at, fresh, text, tell);
         }
         if missing > 0 {
-            self.lose(gaps);
+            self.lose(tell, gaps);
         }
     }
 
@@ -340,7 +359,8 @@ impl Half {
                     self.content = Content::Other;
                 }
             }
-            Content::Sip { stream, pushed, taken, skipped } => {
+            Content::Sip { stream, at: last, pushed, taken, skipped } => {
+                *last = at;
                 stream.push(bytes);
                 *pushed += bytes.len() as u64;
                 while let Some(message) = stream.next_message() {
@@ -356,7 +376,7 @@ impl Half {
                 start.extend_from_slice(bytes);
                 let begun = match begins(start) {
                     None => return,
-                    Some(Begin::Sip) => Some(Content::sip()),
+                    Some(Begin::Sip) => Some(Content::sip(at)),
                     Some(Begin::Tls) => {
                         if let Some(server) = tls::sent_by_server(start) {
                             tell(at, What::Tls(server));
@@ -364,7 +384,7 @@ impl Half {
                         Some(Content::Tls(Records::default()))
                     }
                     // Amid a message, on a port where SIP is at home: the stream finds the next one.
-                    Some(Begin::Text) if text && !self.from_start => Some(Content::sip()),
+                    Some(Begin::Text) if text && !self.from_start => Some(Content::sip(at)),
                     Some(Begin::Text | Begin::Other) => None,
                 };
                 let Some(begun) = begun else {
@@ -384,8 +404,8 @@ impl Half {
 }
 
 impl Content {
-    fn sip() -> Self {
-        Self::Sip { stream: SipStream::default(), pushed: 0, taken: 0, skipped: 0 }
+    fn sip(at: Timestamp) -> Self {
+        Self::Sip { stream: SipStream::default(), at, pushed: 0, taken: 0, skipped: 0 }
     }
 }
 
