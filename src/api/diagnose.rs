@@ -1,13 +1,27 @@
 //! `GET …/diagnosis`, the latest that was stored; `POST …/diagnose`, one made now; and `POST /diagnose`, of a capture or a log.
 
-use axum::{Json, body::Bytes, extract::State};
-use serde::Deserialize;
-use tokio::sync::{mpsc::error::TrySendError, oneshot};
+use std::io::BufReader;
 
-use super::{ApiState, Code, Problem, auth::Caller, extract::TrunkPath, trunks::unknown};
+use axum::{
+    Json,
+    body::{Body, Bytes},
+    extract::State,
+};
+use futures_util::StreamExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    io::{AsyncSeekExt as _, AsyncWriteExt as _},
+    sync::{Semaphore, mpsc::error::TrySendError, oneshot},
+};
+
+use super::{ApiState, Code, Problem, auth::Caller, extract::TrunkPath, problem::chain, trunks::unknown};
 use crate::{
-    decision::EntryKind,
-    diagnosis::{Diagnosis, layers::Examination},
+    decision::{EntryKind, ListedRegistration, TrunkRecord},
+    diagnosis::{
+        Diagnosis,
+        capture::{KnownRegistration, analyse},
+        layers::Examination,
+    },
     ids::TrunkId,
     store::{HistoryQuery, Order},
 };
@@ -132,7 +146,8 @@ pub(super) async fn capture(State(state): State<ApiState>, body: Body) -> Result
     let Ok(_turn) = READING.try_acquire() else {
         return Err(Problem::new(Code::Busy, "other captures are being read; try again in a moment"));
     };
-    let file = tempfile::tempfile().map_err(|error| Problem::caused_by(Code::Internal, "no room for the capture", error))?;
+    let file =
+        tempfile::tempfile().map_err(|error| Problem::caused_by(Code::Internal, "no room for the capture", error))?;
     let mut file = tokio::fs::File::from_std(file);
     let mut chunks = body.into_data_stream();
     let mut length: u64 = 0;
@@ -166,7 +181,7 @@ fn known(state: &ApiState) -> Vec<KnownRegistration> {
     let of = |(id, record): (&TrunkId, &TrunkRecord)| {
         let id = id.clone();
         let known = move |listed: &ListedRegistration| KnownRegistration {
-            trunk: id.clone(),
+            trunk: Some(id.clone()),
             registration: listed.name.clone(),
             client_uri: listed.client_uri.clone(),
             server_uri: listed.server_uri.clone(),

@@ -125,7 +125,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/trunks/{pbx}/{trunk}/diagnose", post(diagnose::now))
         .route("/trunks/{pbx}/{trunk}/hold", post(holds::hold_one))
         .route("/trunks/{pbx}/{trunk}/release", post(holds::release_one))
-        .route("/diagnose", post(not_yet))
+        .route("/diagnose", post(diagnose::capture).layer(DefaultBodyLimit::disable()))
         .route("/holds", get(holds::list).post(holds::hold_many))
         .route("/holds/release", post(holds::release_many))
         .route("/campaigns", get(campaigns::list))

@@ -211,10 +211,7 @@ pub(super) fn attempts<'a>(seen: &'a [Seen], wanted: &Wanted, horizon: Horizon) 
                 }
             }
             Happening::Unreachable { .. } => loose.push(one),
-            Happening::Refused
-            | Happening::Unanswered
-            | Happening::TlsAlert { .. }
-            | Happening::NameError { .. } => {}
+            Happening::Refused | Happening::Unanswered | Happening::TlsAlert { .. } | Happening::NameError { .. } => {}
         }
     }
 
@@ -306,7 +303,8 @@ fn counted<'a>(sightings: &[&'a Seen]) -> Vec<&'a Seen> {
         // The history's clock knows seconds only, and neither it nor the logger sees anything twice.
         let twice = match one.source {
             Source::Hep | Source::Capture => kept.last().is_some_and(|last| {
-                between(last.at, one.at) < SEEN_TWICE && last.sip().map(SipMessage::raw) == one.sip().map(SipMessage::raw)
+                between(last.at, one.at) < SEEN_TWICE
+                    && last.sip().map(SipMessage::raw) == one.sip().map(SipMessage::raw)
             }),
             Source::History | Source::Logger | Source::Ami | Source::Configuration => false,
         };
@@ -336,7 +334,10 @@ fn attach<'a>(notice: &'a Seen, calls: &HashMap<String, usize>, by_call: &mut BT
     let fits = |leg: &Leg<'_>| {
         leg.request.is_some_and(|request| {
             let addressed = of_call.is_some()
-                || (notice.to.is_some() && notice.to == request.to && notice.from == request.from && leg.answer.is_none());
+                || (notice.to.is_some()
+                    && notice.to == request.to
+                    && notice.from == request.from
+                    && leg.answer.is_none());
             addressed && request.at <= after(notice.at, SEEN_TWICE)
         })
     };
@@ -389,7 +390,9 @@ fn continues(before: &Leg<'_>, next: &Leg<'_>) -> bool {
             Some(423 | 494) => true,
             Some(_) => false,
             // Its answer was not seen, but the next request shows that it was a challenge.
-            None => next.has_credentials() && !before.has_credentials() && before.cseq.checked_add(1) == Some(next.cseq),
+            None => {
+                next.has_credentials() && !before.has_credentials() && before.cseq.checked_add(1) == Some(next.cseq)
+            }
         }
 }
 
@@ -405,12 +408,7 @@ pub(super) fn gives_up(message: &SipMessage) -> bool {
     message.expires() == Some(0) && contacts.iter().all(|contact| contact.parameter("expires").is_none())
 }
 
-fn outcome<'a>(
-    attempt: &Attempt<'a>,
-    later: bool,
-    horizon: Horizon,
-    two_way: impl Fn(&Leg<'a>) -> bool,
-) -> Outcome {
+fn outcome<'a>(attempt: &Attempt<'a>, later: bool, horizon: Horizon, two_way: impl Fn(&Leg<'a>) -> bool) -> Outcome {
     let Some(last) = attempt.legs.last() else { return Outcome::Open };
     if last.sent_after_answer >= 3 {
         return Outcome::Astray;

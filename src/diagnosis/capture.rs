@@ -193,7 +193,9 @@ fn remarks_of(read: &pcap::CaptureReport) -> Vec<String> {
     ];
     remarks.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
     if read.sip == 0 {
-        remarks.push("there is no SIP in it: was it taken at the right interface, with port 5060 in its filter?".to_owned());
+        remarks.push(
+            "there is no SIP in it: was it taken at the right interface, with port 5060 in its filter?".to_owned(),
+        );
     }
     remarks
 }
@@ -593,7 +595,9 @@ fn name(case: &mut Case<'_>, key: &Key, known: &[KnownRegistration]) {
         let mut fitting = objects.registrations.keys().filter(|name| {
             Wanted::configured(objects, name).is_some_and(|wanted| {
                 wanted.who == key.who
-                    && (wanted.contact_user.is_none() || key.contact_user.is_none() || wanted.contact_user == key.contact_user)
+                    && (wanted.contact_user.is_none()
+                        || key.contact_user.is_none()
+                        || wanted.contact_user == key.contact_user)
             })
         });
         match (fitting.next(), fitting.next()) {

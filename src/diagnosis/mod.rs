@@ -6,13 +6,13 @@
 
 mod address;
 mod attempt;
-mod neighbours;
-mod tell;
 pub mod brief;
 pub mod capture;
 pub mod case;
 pub mod judge;
 pub mod layers;
+mod neighbours;
+mod tell;
 pub mod verdict;
 mod who;
 

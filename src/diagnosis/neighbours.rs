@@ -88,7 +88,10 @@ impl Neighbours {
         if peer.realms.get(realm).is_some_and(others) {
             return None;
         }
-        peer.realms.iter().find(|(other, users)| other.as_str() != realm && others(users)).map(|(other, _)| other.as_str())
+        peer.realms
+            .iter()
+            .find(|(other, users)| other.as_str() != realm && others(users))
+            .map(|(other, _)| other.as_str())
     }
 
     /// Whether this registrar answers somebody else.

@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 
 use super::verdict::Evidence;
-use crate::wire::sip::{Algorithm, Challenge, Credentials, Direction, Happening, Seen, SipMessage, SipUri, Unreachable};
+use crate::wire::sip::{
+    Algorithm, Challenge, Credentials, Direction, Happening, Seen, SipMessage, SipUri, Unreachable,
+};
 
 /// The longest evidence line ([`Evidence::line`]).
 const LINE: usize = 200;

@@ -494,6 +494,9 @@ impl Diagnostician {
         let case = Case {
             trunk: Some(interest.trunk.clone()),
             registration: Some(interest.registration.clone()),
+            client_uri: Some(interest.client_uri.clone()),
+            server_uri: Some(interest.server_uri.clone()),
+            contact_user: None,
             objects: objects.as_deref(),
             seen: &seen,
             watched,

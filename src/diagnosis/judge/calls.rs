@@ -51,12 +51,13 @@ pub(super) fn calls<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
 /// Inbound INVITEs that we challenge.
 fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>> {
     let inbound = |call: &&Call<'a>| call.direction == Direction::In;
-    let challenged =
-        |call: &&Call<'a>| inbound(call) && !call.credentials && matches!(call.status(), Some(401 | 407));
+    let challenged = |call: &&Call<'a>| inbound(call) && !call.credentials && matches!(call.status(), Some(401 | 407));
     let last = calls.iter().filter(challenged).max_by_key(|call| call.invite.at)?;
     // Since then one came through: it is mended.
     let mended = calls.iter().filter(inbound).any(|call| {
-        call.invite.at > last.invite.at && !call.credentials && (call.progress || matches!(call.status(), Some(200..=299)))
+        call.invite.at > last.invite.at
+            && !call.credentials
+            && (call.progress || matches!(call.status(), Some(200..=299)))
     });
     if mended {
         return None;
@@ -76,18 +77,27 @@ fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>
     let endpoint = endpoint_name.and_then(|name| objects?.endpoints.get(name));
     let admitted = objects.and_then(|objects| {
         objects.identifies.iter().find(|(_, identify)| {
-            identify.matches.iter().any(|own| admits(own, peer)) && (endpoint_name.is_none() || identify.endpoint.as_deref() == endpoint_name)
+            identify.matches.iter().any(|own| admits(own, peer))
+                && (endpoint_name.is_none() || identify.endpoint.as_deref() == endpoint_name)
         })
     });
     if let (Some((identify, _)), Some(endpoint)) = (admitted, endpoint)
         && !endpoint.auth.is_empty()
     {
         let name = tell::value(endpoint_name.unwrap_or_default());
-        let summary = format!("{told}: [{}] matches it, but [{name}] has auth= set and so asks for a password", tell::value(identify));
+        let summary = format!(
+            "{told}: [{}] matches it, but [{name}] has auth= set and so asks for a password",
+            tell::value(identify)
+        );
         return Some(
-            Finding::new(&[(CallsRejected, 0.7), (IdentifyMissing, 0.2)], Fault::Configuration, summary, mend::inbound_auth(scene))
-                .settings([format!("[{name}] auth={}", tell::value(&endpoint.auth.join(",")))])
-                .seen(seen),
+            Finding::new(
+                &[(CallsRejected, 0.7), (IdentifyMissing, 0.2)],
+                Fault::Configuration,
+                summary,
+                mend::inbound_auth(scene),
+            )
+            .settings([format!("[{name}] auth={}", tell::value(&endpoint.auth.join(",")))])
+            .seen(seen),
         );
     }
     let known = objects.is_some_and(|objects| objects.complete.endpoints);
@@ -98,7 +108,8 @@ fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>
         (true, true) => 0.5,
     };
     let summary = format!("{told}: no identify section matches that address");
-    let found = Finding::new(&[(IdentifyMissing, sure)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
+    let found =
+        Finding::new(&[(IdentifyMissing, sure)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
     Some(found.seen(seen).more((!known).then_some(More::Configuration)))
 }
 
@@ -118,11 +129,12 @@ fn rejected<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>> {
     // destination's, and nothing is said of a trunk for that.
     let good = |call: &&Call<'a>| outbound(call) && (call.progress || matches!(call.status(), Some(200..=299)));
     let count = calls.iter().filter(refused).count();
-    if calls.iter().any(|call| good(&call) && call.invite.at > last.invite.at) || calls.iter().filter(good).count() >= count {
+    if calls.iter().any(|call| good(&call) && call.invite.at > last.invite.at)
+        || calls.iter().filter(good).count() >= count
+    {
         return None;
     }
-    let destinations: BTreeSet<String> =
-        calls.iter().filter(refused).filter_map(|call| called(call.invite)).collect();
+    let destinations: BTreeSet<String> = calls.iter().filter(refused).filter_map(|call| called(call.invite)).collect();
     let status = last.status().unwrap_or_default();
     let answer = last.end.and_then(Seen::sip).map(tell::answer).unwrap_or_default();
     let told = format!(
@@ -172,7 +184,8 @@ pub(super) fn media<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     );
     let fix = mend::external(scene, None);
     Some(
-        Finding::new(&[(MediaBlocked, 0.7), (NatContact, 0.2)], Fault::Configuration, summary, fix).seen(evidence(call)),
+        Finding::new(&[(MediaBlocked, 0.7), (NatContact, 0.2)], Fault::Configuration, summary, fix)
+            .seen(evidence(call)),
     )
 }
 
@@ -210,7 +223,13 @@ fn of_trunk<'a>(scene: &Scene<'a>) -> Vec<Call<'a>> {
             let credentials = !message.credentials().is_empty();
             // A re-INVITE within the call says nothing of whether calls come about.
             let within = message.to().is_some_and(|to| to.parameter("tag").is_some());
-            let call = all.entry(id.into_owned()).or_insert(Call { direction, invite: seen, credentials, end: None, progress: false });
+            let call = all.entry(id.into_owned()).or_insert(Call {
+                direction,
+                invite: seen,
+                credentials,
+                end: None,
+                progress: false,
+            });
             if !within && seen.at >= call.invite.at {
                 call.invite = seen;
             }
@@ -228,9 +247,8 @@ fn of_trunk<'a>(scene: &Scene<'a>) -> Vec<Call<'a>> {
             100 => {}
             101..=199 => call.progress = true,
             _ => {
-                let later = |known: &Seen| {
-                    known.sip().and_then(SipMessage::cseq).is_none_or(|(number, _)| number <= cseq)
-                };
+                let later =
+                    |known: &Seen| known.sip().and_then(SipMessage::cseq).is_none_or(|(number, _)| number <= cseq);
                 if call.end.is_none_or(later) {
                     call.end = Some(seen);
                 }
@@ -245,8 +263,7 @@ fn direction(seen: &Seen, peers: &BTreeSet<SocketAddr>, own: &BTreeSet<SocketAdd
     let own_ip = |address: &SocketAddr| own.iter().any(|known| known.ip() == address.ip());
     let at_peer = |address: Option<SocketAddr>| {
         address.is_some_and(|address| {
-            peers.contains(&address)
-                || (!own_ip(&address) && peers.iter().any(|known| known.ip() == address.ip()))
+            peers.contains(&address) || (!own_ip(&address) && peers.iter().any(|known| known.ip() == address.ip()))
         })
     };
     match seen.direction {

@@ -167,9 +167,8 @@ impl<'a> Finding<'a> {
         let cause = self.cause();
         let confidence = round(self.confidence());
         let alternatives = self.ranked.iter().skip(1).filter(|&&(other, _)| other != cause).take(MOST_ALTERNATIVES);
-        let alternatives = alternatives
-            .map(|&(cause, sure)| Alternative { cause, confidence: round(sure.min(confidence)) })
-            .collect();
+        let alternatives =
+            alternatives.map(|&(cause, sure)| Alternative { cause, confidence: round(sure.min(confidence)) }).collect();
         let mut summary = self.summary.clone();
         if let Some(more) = scene.afterword(self.attempt) {
             summary.push_str(&more);
@@ -180,7 +179,9 @@ impl<'a> Finding<'a> {
         let mut fix = self.fix.clone();
         if scene.gave_up() {
             let again = format!("pjsip send register {}", scene.name.unwrap_or("REGISTRATION"));
-            fix.text.push_str(&format!(" Asterisk has stopped trying: once the cause is gone, `{again}` (or AMI PJSIPRegister), once."));
+            fix.text.push_str(&format!(
+                " Asterisk has stopped trying: once the cause is gone, `{again}` (or AMI PJSIPRegister), once."
+            ));
         }
         Diagnosis {
             trunk: scene.case.trunk.clone(),

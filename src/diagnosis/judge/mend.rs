@@ -86,7 +86,9 @@ pub(super) fn realm(scene: &Scene<'_>, section: Option<&str>, asked: Option<&str
 
 pub(super) fn hash(scene: &Scene<'_>, section: &str, realm: &str, user: &str) -> Fix {
     fix(
-        format!("Make the hash anew for user \"{user}\" and realm \"{realm}\", or use a plain password: a hash made for another realm fails without a word."),
+        format!(
+            "Make the hash anew for user \"{user}\" and realm \"{realm}\", or use a plain password: a hash made for another realm fails without a word."
+        ),
         format!(
             "{};md5_cred=MD5(\"{}:{}:PASSWORD\")   ; or drop it and set\nauth_type=digest\npassword=PASSWORD\n{RELOAD}",
             auth(scene, Some(section)),
@@ -128,7 +130,10 @@ pub(super) fn credentials(scene: &Scene<'_>) -> Fix {
     let missing = configured.iter().find(|(_, own)| own.is_none()).map(|(name, _)| *name);
     let nearest = missing.and_then(|missing| {
         let all = scene.case.objects?.auths.keys();
-        all.map(|name| (strsim::damerau_levenshtein(missing, name), name)).filter(|(far, _)| *far <= 3).min().map(|(_, name)| name)
+        all.map(|name| (strsim::damerau_levenshtein(missing, name), name))
+            .filter(|(far, _)| *far <= 3)
+            .min()
+            .map(|(_, name)| name)
     });
     let name = nearest.map(|name| tell::value(name)).unwrap_or_else(|| {
         missing.map(tell::value).unwrap_or_else(|| format!("{}-auth", tell::value(scene.name.unwrap_or("TRUNK"))))
@@ -147,7 +152,10 @@ pub(super) fn credentials(scene: &Scene<'_>) -> Fix {
 pub(super) fn reload(scene: &Scene<'_>) -> Fix {
     fix(
         "Load the configuration as it is now; if that does not help, see that the digest module is there.",
-        format!("; {}module reload res_pjsip.so\n; module show like res_pjsip_outbound_authenticator_digest", scene.name.map(|name| format!("for [{}]: ", tell::value(name))).unwrap_or_default()),
+        format!(
+            "; {}module reload res_pjsip.so\n; module show like res_pjsip_outbound_authenticator_digest",
+            scene.name.map(|name| format!("for [{}]: ", tell::value(name))).unwrap_or_default()
+        ),
     )
 }
 
@@ -161,7 +169,9 @@ pub(super) fn account(scene: &Scene<'_>) -> Fix {
 pub(super) fn address(scene: &Scene<'_>, seen_as: Option<&str>) -> Fix {
     let ip = seen_as.map(|ip| format!(", {ip}")).unwrap_or_default();
     fix(
-        format!("Have the provider allow our public address{ip}, or lift its ban; register from the address it allows. Stop retrying meanwhile: bans grow."),
+        format!(
+            "Have the provider allow our public address{ip}, or lift its ban; register from the address it allows. Stop retrying meanwhile: bans grow."
+        ),
         format!("{}forbidden_retry_interval=900\n{RELOAD}", registration(scene)),
     )
 }
@@ -194,10 +204,14 @@ pub(super) fn expiration(scene: &Scene<'_>, least: Option<u32>) -> Fix {
 }
 
 pub(super) fn wait(scene: &Scene<'_>, retry: Option<u32>) -> Fix {
-    let when = retry.map(|seconds| format!(" Asterisk tries again after the {seconds} s it was told.")).unwrap_or_default();
+    let when =
+        retry.map(|seconds| format!(" Asterisk tries again after the {seconds} s it was told.")).unwrap_or_default();
     fix(
         format!("It is the provider's: wait, call them, or fail over to another trunk.{when}"),
-        format!("{}max_retries=10000          ; the default 10 gives up after ten minutes\nretry_interval=60\n{RELOAD}", registration(scene)),
+        format!(
+            "{}max_retries=10000          ; the default 10 gives up after ten minutes\nretry_interval=60\n{RELOAD}",
+            registration(scene)
+        ),
     )
 }
 
@@ -217,14 +231,19 @@ pub(super) fn silence(scene: &Scene<'_>) -> Fix {
     let port = scene.registrar_address().map_or(5060, |address| address.port());
     fix(
         "Check host, port and transport of server_uri; then the way there and back: firewall, NAT and its SIP helper, routing. If all of that is right, ask the provider whether it sees us.",
-        format!("ufw allow 5060/udp          ; and RTP: ufw allow 10000:20000/udp\nip route get {host}\nsngrep port {port}          ; or: tcpdump -n host {host}"),
+        format!(
+            "ufw allow 5060/udp          ; and RTP: ufw allow 10000:20000/udp\nip route get {host}\nsngrep port {port}          ; or: tcpdump -n host {host}"
+        ),
     )
 }
 
 pub(super) fn port(scene: &Scene<'_>) -> Fix {
     fix(
         "Set the port and the transport that the provider listens on; if they are right, its service is down.",
-        format!("{}server_uri=sip:HOST:PORT          ; and ;transport=tcp or tls, if the provider wants it\n{RELOAD}", registration(scene)),
+        format!(
+            "{}server_uri=sip:HOST:PORT          ; and ;transport=tcp or tls, if the provider wants it\n{RELOAD}",
+            registration(scene)
+        ),
     )
 }
 
@@ -250,14 +269,23 @@ pub(super) fn tls(scene: &Scene<'_>, alert: Option<(bool, u8)>) -> Fix {
             "Check that the provider speaks TLS on this port, and that the transport trusts its certificate."
         }
     };
-    fix(text, format!("{}method=tlsv1_2\nca_list_file=/etc/ssl/certs/ca-certificates.crt\nverify_server=yes\n; a transport changes at a restart: core restart when convenient", transport(scene)))
+    fix(
+        text,
+        format!(
+            "{}method=tlsv1_2\nca_list_file=/etc/ssl/certs/ca-certificates.crt\nverify_server=yes\n; a transport changes at a restart: core restart when convenient",
+            transport(scene)
+        ),
+    )
 }
 
 pub(super) fn external(scene: &Scene<'_>, public: Option<IpAddr>) -> Fix {
     let ip = public.map_or_else(|| "PUBLIC_ADDRESS".to_owned(), |ip| ip.to_string());
     fix(
         "Tell the transport that this registration uses its public address; local_net lists the networks that need none (without it even neighbours get the public one, and a registrar within it gets the private one).",
-        format!("{}external_signaling_address={ip}\nexternal_media_address={ip}\nlocal_net=LOCAL_NETWORK/24\n; a transport changes at a restart: core restart when convenient", transport(scene)),
+        format!(
+            "{}external_signaling_address={ip}\nexternal_media_address={ip}\nlocal_net=LOCAL_NETWORK/24\n; a transport changes at a restart: core restart when convenient",
+            transport(scene)
+        ),
     )
 }
 
@@ -285,10 +313,19 @@ pub(super) fn calls(scene: &Scene<'_>, status: u16) -> Fix {
             let auth = scene.auths().first().map_or_else(|| "AUTH".to_owned(), |(name, _)| tell::value(name));
             fix(
                 "Give the endpoint the credentials of the registration, and the account as its From user.",
-                format!("{head}outbound_auth={auth}\nfrom_user={}\n{RELOAD}", scene.wanted.as_ref().map_or_else(|| "ACCOUNT".to_owned(), |wanted| tell::setting(&wanted.who.user))),
+                format!(
+                    "{head}outbound_auth={auth}\nfrom_user={}\n{RELOAD}",
+                    scene
+                        .wanted
+                        .as_ref()
+                        .map_or_else(|| "ACCOUNT".to_owned(), |wanted| tell::setting(&wanted.who.user))
+                ),
             )
         }
-        503 => fix("It is the provider's capacity or route: ask how many calls at once the account may have, or use another trunk.", ""),
+        503 => fix(
+            "It is the provider's capacity or route: ask how many calls at once the account may have, or use another trunk.",
+            "",
+        ),
         _ => fix(
             "Ask the provider: credit, barred destinations, caller numbers that the account may show, calls at once.",
             format!("{head}from_user=ACCOUNT          ; and a caller number that the provider accepts\n{RELOAD}"),
@@ -322,7 +359,10 @@ pub(super) fn alg(scene: &Scene<'_>) -> Fix {
 pub(super) fn overdue(scene: &Scene<'_>) -> Fix {
     fix(
         "Asterisk learns of a dead registrar only at its next refresh: shorten the time, and qualify the trunk's contact.",
-        format!("{}expiration=300\n[AOR]          ; type=aor of the trunk\nqualify_frequency=30\n{RELOAD}", registration(scene)),
+        format!(
+            "{}expiration=300\n[AOR]          ; type=aor of the trunk\nqualify_frequency=30\n{RELOAD}",
+            registration(scene)
+        ),
     )
 }
 
@@ -330,7 +370,10 @@ pub(super) fn again(scene: &Scene<'_>) -> Fix {
     let name = scene.name.map_or_else(|| "REGISTRATION".to_owned(), tell::value);
     fix(
         "Once the cause is gone, register once; never in a loop.",
-        format!("pjsip send register {name}          ; or AMI: PJSIPRegister\n{}max_retries=10000          ; the default 10 gives up after ten minutes", registration(scene)),
+        format!(
+            "pjsip send register {name}          ; or AMI: PJSIPRegister\n{}max_retries=10000          ; the default 10 gives up after ten minutes",
+            registration(scene)
+        ),
     )
 }
 

@@ -48,12 +48,7 @@ pub(super) fn refused<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, status: u16)
 }
 
 /// 401 to credentials.
-fn credentials_refused<'a>(
-    scene: &Scene<'a>,
-    attempt: &Attempt<'a>,
-    answer: &SipMessage,
-    hint: Hint,
-) -> Finding<'a> {
+fn credentials_refused<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &SipMessage, hint: Hint) -> Finding<'a> {
     let Some(sent) = scene::credentials(attempt) else { return odd(scene, attempt, 401) };
     let realm = tell::value(sent.realm.as_deref().unwrap_or_default());
     let user = user_of(&sent, scene);
@@ -63,7 +58,12 @@ fn credentials_refused<'a>(
             scene.registrar(),
             tell::answer(answer),
         );
-        return Finding::new(&[(ProviderUnavailable, 0.7), (WrongPassword, 0.15)], Fault::Provider, summary, mend::stale(scene));
+        return Finding::new(
+            &[(ProviderUnavailable, 0.7), (WrongPassword, 0.15)],
+            Fault::Provider,
+            summary,
+            mend::stale(scene),
+        );
     }
     let told = format!(
         "{} answers the credentials of user \"{user}\" for realm \"{realm}\" with {} and a new challenge",
@@ -78,16 +78,26 @@ fn credentials_refused<'a>(
                 tell::value(section),
                 tell::value(configured),
             );
-            return Finding::new(&[(WrongAuthUsername, 0.6), (WrongPassword, 0.25)], Fault::Pbx, summary, mend::reload(scene))
-                .settings(proof.settings(scene));
+            return Finding::new(
+                &[(WrongAuthUsername, 0.6), (WrongPassword, 0.25)],
+                Fault::Pbx,
+                summary,
+                mend::reload(scene),
+            )
+            .settings(proof.settings(scene));
         }
         Proof::NotThisSecret { section } => {
             let summary = format!(
                 "{told}; the digest sent is not made of the secret that [{}] has now: the configuration was changed and not loaded",
                 tell::value(section),
             );
-            return Finding::new(&[(WrongPassword, 0.75), (WrongAuthUsername, 0.15)], Fault::Pbx, summary, mend::reload(scene))
-                .settings(proof.settings(scene));
+            return Finding::new(
+                &[(WrongPassword, 0.75), (WrongAuthUsername, 0.15)],
+                Fault::Pbx,
+                summary,
+                mend::reload(scene),
+            )
+            .settings(proof.settings(scene));
         }
         Proof::HashOfAnotherRealm { section } => {
             let summary = format!(
@@ -151,10 +161,18 @@ fn who_is_wrong(
     }
     match hint {
         Hint::User if before != Before::Same => {
-            return (vec![(WrongAuthUsername, 0.75), (WrongPassword, 0.15)], own, "; its text says that it does not know the user".to_owned());
+            return (
+                vec![(WrongAuthUsername, 0.75), (WrongPassword, 0.15)],
+                own,
+                "; its text says that it does not know the user".to_owned(),
+            );
         }
         Hint::Password => {
-            return (vec![(WrongPassword, 0.85), (WrongAuthUsername, 0.1)], own, "; its text says that the password is wrong".to_owned());
+            return (
+                vec![(WrongPassword, 0.85), (WrongAuthUsername, 0.1)],
+                own,
+                "; its text says that the password is wrong".to_owned(),
+            );
         }
         Hint::Account => {
             let ranked = vec![(AccountForbidden, 0.65), (WrongPassword, 0.25)];
@@ -180,7 +198,8 @@ fn who_is_wrong(
     let contact_user = scene.registration.and_then(|own| own.contact_user.as_deref());
     let same = user == account || contact_user == Some(user.as_str());
     if same && is_number(&user) {
-        let why = "; the user name is the number itself, and many providers give an authentication name of its own".to_owned();
+        let why = "; the user name is the number itself, and many providers give an authentication name of its own"
+            .to_owned();
         (vec![(WrongAuthUsername, 0.5), (WrongPassword, 0.4)], own, why)
     } else if same {
         (vec![(WrongPassword, if checked { 0.65 } else { 0.6 }), (WrongAuthUsername, 0.3)], own, String::new())
@@ -255,9 +274,9 @@ impl Proof {
             (Some(Match::Yes), _) => Self::Hash { section },
             (_, Some(Match::Yes)) => Self::AsConfigured { section },
             (Some(Match::No), None | Some(Match::No)) | (None, Some(Match::No)) => Self::NotThisSecret { section },
-            (Some(Match::No), Some(Match::Unknown)) | (Some(Match::Unknown), _) | (None, None | Some(Match::Unknown)) => {
-                Self::None
-            }
+            (Some(Match::No), Some(Match::Unknown))
+            | (Some(Match::Unknown), _)
+            | (None, None | Some(Match::Unknown)) => Self::None,
         }
     }
 
@@ -307,8 +326,13 @@ pub(super) fn unanswered<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Findin
         if !realms.contains(&realm) {
             let summary = format!("{told}; before, it was realm \"{}\", and that was answered", tell::value(realm));
             let ranked = [(RealmMismatch, 0.85), (AlgorithmNotEnabled, 0.05)];
-            return Finding::new(&ranked, Fault::Configuration, summary, mend::realm(scene, None, realms.first().copied()))
-                .more([More::Configuration]);
+            return Finding::new(
+                &ranked,
+                Fault::Configuration,
+                summary,
+                mend::realm(scene, None, realms.first().copied()),
+            )
+            .more([More::Configuration]);
         }
         if challenges.iter().all(|one| one.algorithm != before.algorithm) {
             let summary =
@@ -317,9 +341,11 @@ pub(super) fn unanswered<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Findin
             return Finding::new(&ranked, Fault::Configuration, summary, mend::algorithm(scene, None, &challenges))
                 .more([More::Configuration]);
         }
-        let summary = format!("{told}, though it answered such a challenge before: the configuration was changed since");
+        let summary =
+            format!("{told}, though it answered such a challenge before: the configuration was changed since");
         let ranked = [(NoCredentialsConfigured, 0.4), (RealmMismatch, 0.4)];
-        return Finding::new(&ranked, Fault::Configuration, summary, mend::credentials(scene)).more([More::Configuration]);
+        return Finding::new(&ranked, Fault::Configuration, summary, mend::credentials(scene))
+            .more([More::Configuration]);
     }
     if only_enabled_elsewhere {
         let summary = format!("{told}; Asterisk answers MD5 only unless told otherwise");
@@ -395,9 +421,7 @@ fn by_configuration<'a>(scene: &Scene<'a>, challenges: &[Challenge], told: &str)
     if fitting.iter().all(|(_, auth)| auth.secrets.is_empty() && auth.password().is_none()) {
         let summary = format!("{told}: [{}] has no password that could be read", tell::value(section));
         let ranked = [(NoCredentialsConfigured, 0.5), (RealmMismatch, 0.2), (AlgorithmNotEnabled, 0.1)];
-        return Some(
-            Finding::new(&ranked, Fault::Configuration, summary, mend::password(scene)).settings(settings),
-        );
+        return Some(Finding::new(&ranked, Fault::Configuration, summary, mend::password(scene)).settings(settings));
     }
     let summary = format!(
         "{told}, though [{}] as it is now would answer: it was changed and not loaded, or the digest module is missing",
@@ -439,18 +463,33 @@ fn is_enabled(auth: &Auth, algorithm: &Algorithm) -> bool {
 /// 403 to credentials.
 fn forbidden<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &SipMessage, hint: Hint) -> Finding<'a> {
     let user = scene::credentials(attempt).map(|sent| user_of(&sent, scene)).unwrap_or_default();
-    let told = format!("{} answers the credentials of user \"{user}\" with {}", scene.registrar(), tell::answer(answer));
+    let told =
+        format!("{} answers the credentials of user \"{user}\" with {}", scene.registrar(), tell::answer(answer));
     let before = scene.before(attempt);
     let (ranked, fault, why): (Vec<(Cause, f64)>, Fault, &str) = match (hint, before) {
-        (Hint::Password, _) => (vec![(WrongPassword, 0.75), (AccountForbidden, 0.15)], own_fault(before, false), "; its text says that the password is wrong"),
+        (Hint::Password, _) => (
+            vec![(WrongPassword, 0.75), (AccountForbidden, 0.15)],
+            own_fault(before, false),
+            "; its text says that the password is wrong",
+        ),
         (Hint::User, Before::Unknown | Before::OtherSecret | Before::Some) => (
             vec![(WrongAuthUsername, 0.7), (AccountForbidden, 0.15), (WrongPassword, 0.1)],
             Fault::Configuration,
             "; its text says that it does not know the user",
         ),
-        (Hint::Account, _) => (vec![(AccountForbidden, 0.9), (WrongPassword, 0.05)], Fault::Provider, "; its text speaks of the account"),
-        (Hint::Address, _) => (vec![(AddressForbidden, 0.7), (AccountForbidden, 0.2)], Fault::Provider, "; its text speaks of the address"),
-        (Hint::Proxy, _) => (vec![(OutboundProxyRequired, 0.7), (AccountForbidden, 0.2)], Fault::Configuration, "; its text speaks of a proxy"),
+        (Hint::Account, _) => {
+            (vec![(AccountForbidden, 0.9), (WrongPassword, 0.05)], Fault::Provider, "; its text speaks of the account")
+        }
+        (Hint::Address, _) => (
+            vec![(AddressForbidden, 0.7), (AccountForbidden, 0.2)],
+            Fault::Provider,
+            "; its text speaks of the address",
+        ),
+        (Hint::Proxy, _) => (
+            vec![(OutboundProxyRequired, 0.7), (AccountForbidden, 0.2)],
+            Fault::Configuration,
+            "; its text speaks of a proxy",
+        ),
         (Hint::User | Hint::None, Before::Same) => (
             vec![(AccountForbidden, 0.85), (WrongPassword, 0.1)],
             Fault::Provider,
@@ -461,11 +500,9 @@ fn forbidden<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &SipMessage, 
             Fault::Configuration,
             "; it registered before the secret was changed here, and some providers say 403 to a wrong password",
         ),
-        (Hint::None, Before::Some) => (
-            vec![(AccountForbidden, 0.7), (WrongPassword, 0.2)],
-            Fault::Provider,
-            "; it was registered before",
-        ),
+        (Hint::None, Before::Some) => {
+            (vec![(AccountForbidden, 0.7), (WrongPassword, 0.2)], Fault::Provider, "; it was registered before")
+        }
         (Hint::None, Before::Unknown) => (
             vec![(AccountForbidden, 0.6), (WrongPassword, 0.3), (WrongAuthUsername, 0.05)],
             Fault::Provider,
@@ -486,13 +523,34 @@ fn forbidden<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &SipMessage, 
 fn forbidden_at_once<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &SipMessage, hint: Hint) -> Finding<'a> {
     let seen_as = answer.via().and_then(|via| via.received).map(|ip| tell::value(&ip));
     let from = seen_as.clone().map(|ip| format!(" (it sees us as {ip})")).unwrap_or_default();
-    let told = format!("{} answers the first REGISTER of {} with {}{from}", scene.registrar(), scene.account(), tell::answer(answer));
+    let told = format!(
+        "{} answers the first REGISTER of {} with {}{from}",
+        scene.registrar(),
+        scene.account(),
+        tell::answer(answer)
+    );
     let challenged_before = scene.earlier(attempt).any(|one| one.with_credentials().is_some());
     let (ranked, fault, why): (Vec<(Cause, f64)>, Fault, &str) = match hint {
-        Hint::Proxy => (vec![(OutboundProxyRequired, 0.75), (AddressForbidden, 0.15)], Fault::Configuration, "; its text speaks of a proxy"),
-        Hint::Account => (vec![(AccountForbidden, 0.75), (AddressForbidden, 0.2)], Fault::Provider, "; its text speaks of the account"),
-        Hint::User => (vec![(WrongAuthUsername, 0.6), (AddressForbidden, 0.2), (AccountForbidden, 0.15)], Fault::Configuration, "; its text says that it does not know the user"),
-        Hint::Address => (vec![(AddressForbidden, 0.9), (AccountForbidden, 0.05)], Fault::Provider, "; its text speaks of the address"),
+        Hint::Proxy => (
+            vec![(OutboundProxyRequired, 0.75), (AddressForbidden, 0.15)],
+            Fault::Configuration,
+            "; its text speaks of a proxy",
+        ),
+        Hint::Account => (
+            vec![(AccountForbidden, 0.75), (AddressForbidden, 0.2)],
+            Fault::Provider,
+            "; its text speaks of the account",
+        ),
+        Hint::User => (
+            vec![(WrongAuthUsername, 0.6), (AddressForbidden, 0.2), (AccountForbidden, 0.15)],
+            Fault::Configuration,
+            "; its text says that it does not know the user",
+        ),
+        Hint::Address => (
+            vec![(AddressForbidden, 0.9), (AccountForbidden, 0.05)],
+            Fault::Provider,
+            "; its text speaks of the address",
+        ),
         Hint::Password | Hint::None if challenged_before => (
             vec![(AddressForbidden, 0.85), (AccountForbidden, 0.1)],
             Fault::Provider,
@@ -549,7 +607,8 @@ fn not_found<'a>(
         let ranked = [(OutboundProxyRequired, 0.5), (ProviderUnavailable, 0.35), (WrongAuthUsername, 0.1)];
         return Finding::new(&ranked, Fault::Configuration, summary, mend::proxy(scene, None)).more([More::Capture]);
     }
-    let summary = format!("{told}, before any credentials: it knows no such user, or is not the host that registers him");
+    let summary =
+        format!("{told}, before any credentials: it knows no such user, or is not the host that registers him");
     let ranked = [(WrongAuthUsername, 0.5), (OutboundProxyRequired, 0.35), (AccountForbidden, 0.1)];
     Finding::new(&ranked, Fault::Configuration, summary, mend::auth_username(scene))
 }
@@ -558,7 +617,8 @@ fn not_found<'a>(
 fn redirected<'a>(scene: &Scene<'a>, answer: &SipMessage, status: u16) -> Finding<'a> {
     let target = answer.contacts().first().map(|contact| tell::uri(&contact.text));
     let to = target.as_deref().map(|uri| format!(" to {uri}")).unwrap_or_default();
-    let summary = format!("{}: it sends the registration elsewhere{to}, and Asterisk does not follow", refuses(scene, answer));
+    let summary =
+        format!("{}: it sends the registration elsewhere{to}, and Asterisk does not follow", refuses(scene, answer));
     let sure = if status == 305 { 0.9 } else { 0.65 };
     Finding::new(&[(OutboundProxyRequired, sure)], Fault::Configuration, summary, mend::proxy(scene, target.as_deref()))
 }
@@ -572,7 +632,8 @@ fn no_registrar<'a>(scene: &Scene<'a>, answer: &SipMessage) -> Finding<'a> {
 /// 423, and nothing more: pjproject answers one by itself, unless its Min-Expires is no use.
 fn too_brief<'a>(scene: &Scene<'a>, answer: &SipMessage) -> Finding<'a> {
     let least = answer.header("Min-Expires").and_then(|text| text.trim().parse::<u32>().ok());
-    let told = least.map_or_else(|| "without a Min-Expires".to_owned(), |seconds| format!("with Min-Expires {seconds}"));
+    let told =
+        least.map_or_else(|| "without a Min-Expires".to_owned(), |seconds| format!("with Min-Expires {seconds}"));
     let summary = format!("{} {told}, and Asterisk does not go on", refuses(scene, answer));
     Finding::unknown(0.6, &[(ProviderUnavailable, 0.2)], Fault::Configuration, summary, mend::expiration(scene, least))
 }
@@ -666,13 +727,60 @@ impl Hint {
         let has = |any: &[&str]| any.iter().any(|word| words.contains(word));
         if has(&["outbound proxy", "use proxy", "wrong proxy", "via proxy", "through proxy", "use the proxy"]) {
             Self::Proxy
-        } else if has(&["password", "bad secret", "invalid credential", "wrong credential", "bad auth", "auth failed", "authentication failed", "authentication failure"]) {
+        } else if has(&[
+            "password",
+            "bad secret",
+            "invalid credential",
+            "wrong credential",
+            "bad auth",
+            "auth failed",
+            "authentication failed",
+            "authentication failure",
+        ]) {
             Self::Password
-        } else if has(&["unknown user", "user unknown", "no such user", "user not found", "invalid user", "unknown account", "account not found", "no such account", "unknown subscriber", "subscriber not found", "does not exist"]) {
+        } else if has(&[
+            "unknown user",
+            "user unknown",
+            "no such user",
+            "user not found",
+            "invalid user",
+            "unknown account",
+            "account not found",
+            "no such account",
+            "unknown subscriber",
+            "subscriber not found",
+            "does not exist",
+        ]) {
             Self::User
-        } else if has(&["disabled", "suspended", "inactive", "deactivated", "account blocked", "user blocked", "barred", "credit", "balance", "unpaid", "payment", "expired account", "account expired", "terminated"]) {
+        } else if has(&[
+            "disabled",
+            "suspended",
+            "inactive",
+            "deactivated",
+            "account blocked",
+            "user blocked",
+            "barred",
+            "credit",
+            "balance",
+            "unpaid",
+            "payment",
+            "expired account",
+            "account expired",
+            "terminated",
+        ]) {
             Self::Account
-        } else if has(&["ip not", "ip address", "source ip", "address not", "not allowed from", "blacklist", "whitelist", "blocked ip", "ip blocked", "banned"]) {
+        } else if has(&[
+            "ip not",
+            "ip address",
+            "source ip",
+            "address not",
+            "not allowed from",
+            "blacklist",
+            "whitelist",
+            "blocked ip",
+            "ip blocked",
+            "banned",
+        ]) {
             Self::Address
         } else {
             Self::None

@@ -155,7 +155,9 @@ fn private_contact<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Option<Findi
 fn transport_settings(scene: &Scene<'_>) -> Vec<String> {
     let Some((name, transport)) = scene.transport() else { return Vec::new() };
     let Some(transport) = transport else { return Vec::new() };
-    let set = |value: &Option<String>| value.as_deref().filter(|own| !own.is_empty()).map_or("not set".to_owned(), tell::value);
+    let set = |value: &Option<String>| {
+        value.as_deref().filter(|own| !own.is_empty()).map_or("not set".to_owned(), tell::value)
+    };
     vec![format!(
         "[{}] external_signaling_address is {}, external_media_address is {}, local_net={}{}",
         tell::value(name),

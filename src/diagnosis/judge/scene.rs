@@ -178,7 +178,8 @@ impl<'a> Scene<'a> {
         let mut words = String::new();
         if let Some(at) = deciding {
             let failures = self.attempts.iter().filter(|one| failed(one)).count();
-            let successes = self.attempts.iter().filter(|one| !one.unregister && one.outcome == Outcome::Granted).count();
+            let successes =
+                self.attempts.iter().filter(|one| !one.unregister && one.outcome == Outcome::Granted).count();
             let this_failed = self.attempts.get(at).is_some_and(failed);
             if this_failed && failures > 1 {
                 words.push_str(&format!("; {failures} attempts in this trace failed"));
@@ -202,7 +203,10 @@ impl<'a> Scene<'a> {
         let server = self.registration.map(|own| own.server_uri.as_str()).or(self.case.server_uri.as_deref());
         let who = self.wanted.as_ref().map(|wanted| &wanted.who);
         Subject {
-            registration: self.name.map(str::to_owned).or_else(|| self.case.registration.as_ref().map(|own| own.to_string())),
+            registration: self
+                .name
+                .map(str::to_owned)
+                .or_else(|| self.case.registration.as_ref().map(|own| own.to_string())),
             client_uri: client.map(tell::uri).or_else(|| who.map(Who::aor)),
             server_uri: server.map(tell::uri).or_else(|| who.map(|who| format!("sip:{}", who.registrar()))),
         }
@@ -230,7 +234,9 @@ impl<'a> Scene<'a> {
         let named = self.wanted.as_ref().map(|wanted| wanted.who.registrar());
         let address = self.registrar_address();
         match (named, address) {
-            (Some(named), Some(address)) if !same_place(&named, address) => format!("{} ({address})", tell::value(&named)),
+            (Some(named), Some(address)) if !same_place(&named, address) => {
+                format!("{} ({address})", tell::value(&named))
+            }
             (Some(named), _) => tell::value(&named),
             (None, Some(address)) => address.to_string(),
             (None, None) => "the registrar".to_owned(),
@@ -411,7 +417,8 @@ pub(super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
     let contacts = answer.contacts();
     let own = leg.asked().map(SipMessage::contacts).unwrap_or_default();
     let ours = contacts.iter().find(|there| own.iter().any(|here| same_contact(here, there)));
-    let of = |contact: &crate::wire::sip::NameAddr| contact.parameter("expires").and_then(|seconds| seconds.parse().ok());
+    let of =
+        |contact: &crate::wire::sip::NameAddr| contact.parameter("expires").and_then(|seconds| seconds.parse().ok());
     ours.and_then(of).or_else(|| answer.expires()).or_else(|| match contacts.as_slice() {
         [only] => of(only),
         [] | [..] => None,

@@ -42,7 +42,9 @@ pub(super) fn silent<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Finding<'a
     );
     let so_far = if finished { "" } else { " so far" };
     let found = if leg.provisional {
-        let summary = format!("{told}{so_far}, and got a provisional answer only: it arrives, and whoever is behind does not answer");
+        let summary = format!(
+            "{told}{so_far}, and got a provisional answer only: it arrives, and whoever is behind does not answer"
+        );
         let ranked = [(ProviderUnavailable, 0.75), (NoResponse, 0.2)];
         Finding::new(&ranked, Fault::Provider, summary, mend::wait(scene, None))
     } else if leg.has_credentials() && attempt.legs.len() > 1 {
@@ -104,7 +106,12 @@ fn notified<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, leg: &Leg<'a>) -> Opti
         | Happening::TlsAlert { .. }
         | Happening::NameError { .. } => None,
     })?;
-    let told = format!("ICMP answers the REGISTER of {} to {}: {}", scene.account(), scene.registrar(), tell::unreachable(why));
+    let told = format!(
+        "ICMP answers the REGISTER of {} to {}: {}",
+        scene.account(),
+        scene.registrar(),
+        tell::unreachable(why)
+    );
     let before = matches!(scene.before(attempt), Before::Same | Before::Some);
     Some(match why {
         Unreachable::Port => {
@@ -147,9 +154,9 @@ fn is_private_via(scene: &Scene<'_>, message: &SipMessage) -> bool {
     let Some(via) = message.via() else { return false };
     let private = address::literal(&via.host).is_some_and(address::is_private);
     let public = scene.registrar_ip().is_some_and(|ip| !address::is_private(ip));
-    let asks = message.header("Via").is_some_and(|text| {
-        text.split(',').next().is_some_and(|first| first.to_ascii_lowercase().contains(";rport"))
-    });
+    let asks = message
+        .header("Via")
+        .is_some_and(|text| text.split(',').next().is_some_and(|first| first.to_ascii_lowercase().contains(";rport")));
     private && public && !asks
 }
 
@@ -169,11 +176,21 @@ pub(super) fn nothing_sent<'a>(scene: &Scene<'a>, at: Timestamp) -> Finding<'a> 
     let line = |found: Finding<'a>| found.told_at(at, "Registry: Rejected, with no REGISTER seen".to_owned());
     let found = if slow && stream {
         let summary = format!("{told}: the connection was not answered");
-        Finding::new(&[(NoResponse, 0.75), (PortClosed, 0.1), (TlsFailure, if tls { 0.1 } else { 0.0 })], Fault::Network, summary, mend::silence(scene))
+        Finding::new(
+            &[(NoResponse, 0.75), (PortClosed, 0.1), (TlsFailure, if tls { 0.1 } else { 0.0 })],
+            Fault::Network,
+            summary,
+            mend::silence(scene),
+        )
     } else if tls {
         let summary = format!("{told}: the connection, its TLS handshake, or the name failed");
         let dns = if named { 0.2 } else { 0.0 };
-        Finding::new(&[(TlsFailure, 0.5), (PortClosed, 0.3), (DnsFailure, dns)], Fault::Unknown, summary, mend::tls(scene, None))
+        Finding::new(
+            &[(TlsFailure, 0.5), (PortClosed, 0.3), (DnsFailure, dns)],
+            Fault::Unknown,
+            summary,
+            mend::tls(scene, None),
+        )
     } else if stream {
         let summary = format!("{told}: the connection was refused, or the name does not resolve");
         if named {
@@ -208,7 +225,8 @@ pub(super) fn before_any<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     let times = if count > 1 { format!(", {count} times") } else { String::new() };
     let found = match &last.what {
         Happening::NameError { name, rcode } => {
-            let summary = format!("the name {} does not resolve: {}{times}", tell::value(name), tell::code_of_dns(*rcode));
+            let summary =
+                format!("the name {} does not resolve: {}{times}", tell::value(name), tell::code_of_dns(*rcode));
             let fault = if *rcode == 3 && !registered_before { Fault::Configuration } else { Fault::Network };
             // An SRV or NAPTR record that is missing is normal; only an address that is missing is a failure.
             let service = name.starts_with('_');
@@ -232,8 +250,14 @@ pub(super) fn before_any<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
             let word = tell::alert(*description);
             let ours = last.to.is_some_and(|to| scene.provider_addresses().contains(&to));
             let by = if ours { "Asterisk" } else { registrar.as_str() };
-            let summary = format!("the TLS handshake with {registrar} fails: {by} sends alert {description} ({word}){times}");
-            Finding::new(&[(TlsFailure, 0.95)], Fault::Configuration, summary, mend::tls(scene, Some((ours, *description))))
+            let summary =
+                format!("the TLS handshake with {registrar} fails: {by} sends alert {description} ({word}){times}");
+            Finding::new(
+                &[(TlsFailure, 0.95)],
+                Fault::Configuration,
+                summary,
+                mend::tls(scene, Some((ours, *description))),
+            )
         }
         Happening::Sip(_) | Happening::Unreachable { .. } => return None,
     };

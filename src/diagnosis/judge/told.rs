@@ -44,9 +44,7 @@ pub(super) fn rejected<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
             ranked.push((ProviderUnavailable, 0.1));
         }
         let line = format!("Registry: Rejected, {} s after the attempt was due", took.as_secs());
-        return Some(
-            Finding::new(&ranked, Fault::Network, summary, mend::silence(scene)).told_at(at, line).more(more),
-        );
+        return Some(Finding::new(&ranked, Fault::Network, summary, mend::silence(scene)).told_at(at, line).more(more));
     }
     let failures = if facts.failures > 1 { format!(", {} times", facts.failures) } else { String::new() };
     let line = format!("Registry: Rejected{failures}");
@@ -66,11 +64,11 @@ pub(super) fn rejected<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
         );
     }
     let quick = took.filter(|took| *took < Duration::from_secs(SILENCE.start().saturating_sub(1)));
-    let how = quick.map(|took| format!(" within {:.0} s, so it is not silence", took.as_secs_f64())).unwrap_or_default();
-    let summary = format!("the registration of {account} at {registrar} was rejected{failures}{how}; Asterisk does not say why");
-    Some(
-        Finding::unknown(0.3, &perhaps, Fault::Unknown, summary, mend::look(scene)).told_at(at, line).more(more),
-    )
+    let how =
+        quick.map(|took| format!(" within {:.0} s, so it is not silence", took.as_secs_f64())).unwrap_or_default();
+    let summary =
+        format!("the registration of {account} at {registrar} was rejected{failures}{how}; Asterisk does not say why");
+    Some(Finding::unknown(0.3, &perhaps, Fault::Unknown, summary, mend::look(scene)).told_at(at, line).more(more))
 }
 
 /// What a rejection mostly is.
