@@ -531,7 +531,7 @@ impl Defects<'_> {
             if std::str::from_utf8(value).is_err() {
                 self.say(format!("the header in line {number} is not UTF-8"));
             }
-            if value.iter().any(|byte| *byte == 0) {
+            if value.contains(&0) {
                 self.say(format!("the header in line {number} holds a NUL"));
             }
         }
@@ -567,14 +567,13 @@ impl Defects<'_> {
         if message.header("CSeq").is_some() && message.cseq().is_none() {
             self.say(unreadable("CSeq"));
         }
-        if message.header("Via").is_some() {
-            match message.via() {
-                None => self.say(unreadable("Via")),
-                Some(via) if via.branch.as_deref().is_some_and(|branch| branch.eq_ignore_ascii_case("z9hG4bK")) => {
-                    self.say("the branch of the topmost Via is its magic cookie only");
-                }
-                Some(_) => {}
-            }
+        let unread = |line: &str| grammar::split(line, b',', Binding::Quotes).any(|via| Via::parse(via).is_none());
+        if message.headers("Via").any(|line| unread(&line)) {
+            self.say(unreadable("a Via"));
+        }
+        let cookie_only = |branch: String| branch.eq_ignore_ascii_case("z9hG4bK");
+        if message.via().and_then(|via| via.branch).is_some_and(cookie_only) {
+            self.say("the branch of the topmost Via is its magic cookie only");
         }
         for (name, address) in [("From", message.from()), ("To", message.to())] {
             if address.is_some_and(|address| !is_address(&address)) {
@@ -745,7 +744,8 @@ abc";
             "OPTIONS sip:h SIP/2.0\nVia: none\nno header\nFrom: x\nTo: <sip:h>\nCSeq: 99999999999 OPTIONS\nl: 9\n\nab",
         );
         let defects = read.defects();
-        for part in ["line 3 is no header", "Via cannot", "From cannot", "no Call-ID", "CSeq cannot", "says 9 bytes"] {
+        for part in ["line 3 is no header", "a Via cannot", "From cannot", "no Call-ID", "CSeq cannot", "says 9 bytes"]
+        {
             assert!(defects.iter().any(|defect| defect.contains(part)), "{part}: {defects:?}");
         }
         assert_eq!(defects.len(), 6, "{defects:?}");

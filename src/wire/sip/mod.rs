@@ -3,6 +3,8 @@
 //! Not a stack: nothing here sends, and what cannot be parsed is kept, because a broken message is evidence too.
 
 pub mod digest;
+#[cfg(test)]
+mod fixtures;
 mod grammar;
 mod head;
 pub mod message;

@@ -6,7 +6,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use memchr::{memchr, memchr_iter, memchr2, memchr2_iter};
+use memchr::{memchr, memchr_iter, memchr2, memchr2_iter, memmem};
 
 use super::grammar::{self, Binding};
 
@@ -92,7 +92,7 @@ impl Kind {
     fn of(line: &str) -> Self {
         let bytes = line.as_bytes();
         for colon in memchr_iter(b':', bytes) {
-            let word = word_before(line, colon);
+            let (_, word) = word_before(line, colon);
             if ends_with(word, "authorization") {
                 return Self::Credentials(colon + 1);
             }
@@ -239,7 +239,8 @@ impl Shape {
             Cow::Borrowed(value)
         };
         match self {
-            Self::Text => true,
+            // `"a, name="` is what an unclosed quote makes of the parameters behind it.
+            Self::Text => !(inside.trim_end().ends_with('=') && inside.contains([',', ' '])),
             Self::Word => inside.len() <= 20,
             Self::Count => inside.len() <= 8 && inside.bytes().all(|digit| digit.is_ascii_hexdigit()),
         }
@@ -307,7 +308,8 @@ fn flat(value: &str) -> Cow<'_, str> {
 /// `sip:user:password@`, `inline:…`.
 pub(super) fn fragment(text: &str) -> Cow<'_, str> {
     let mut cuts = keyed(text);
-    cuts.extend(user_infos(text));
+    cuts.extend(user_infos(text, false));
+    cuts.extend(user_infos(text, true));
     cuts.extend(inline_keys(text));
     if cuts.is_empty() {
         return Cow::Borrowed(text);
@@ -339,14 +341,11 @@ fn keyed(text: &str) -> Vec<Range<usize>> {
             Some([b'%', b'3', b'd' | b'D', ..]) => at + 3,
             Some(_) | None => continue,
         };
-        let word = word_before(text, at);
+        let (word_at, word) = word_before(text, at);
         let Some(key) = SECRET_KEYS.iter().find(|key| ends_with(word, key)) else { continue };
-        let whole_line = key.len() < word.len() || !matches!(*key, "password" | "secret");
-        let cut = if whole_line || !begins_line(bytes, at - word.len()) {
-            value_at(bytes, value)
-        } else {
-            line_at(bytes, value)
-        };
+        let configured = *key == word.to_ascii_lowercase() && matches!(*key, "password" | "secret");
+        let cut =
+            if configured && begins_line(bytes, word_at) { line_at(bytes, value) } else { value_at(bytes, value) };
         if !cut.is_empty() {
             cuts.push(cut);
         }
@@ -409,34 +408,29 @@ fn run(bytes: &[u8], from: usize) -> usize {
     from + rest.iter().position(ends).unwrap_or(rest.len())
 }
 
-/// The word that ends before `at`, blanks between left out.
-fn word_before(text: &str, at: usize) -> &str {
+/// The word that ends before `at`, blanks between left out, and where it begins.
+fn word_before(text: &str, at: usize) -> (usize, &str) {
     let mut before = text.get(..at).unwrap_or_default().trim_end_matches([' ', '\t', '\r', '\n']);
     while let Some(shorter) = before.strip_suffix("%20") {
         before = shorter;
     }
-    let word =
-        before.bytes().rev().take_while(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
-    before.get(before.len() - word.count()..).unwrap_or_default()
+    let of_word = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let begin = before.len() - before.bytes().rev().take_while(of_word).count();
+    (begin, before.get(begin..).unwrap_or_default())
 }
 
-/// The passwords of `sip:user:password@` and `scheme://user:password@`, also where they are escaped.
-fn user_infos(text: &str) -> Vec<Range<usize>> {
+/// The passwords of `sip:user:password@` and `scheme://user:password@`; with `escaped`, of the former in escapes.
+fn user_infos(text: &str, escaped: bool) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
+    let (colon, sign): (&[u8], &[u8]) = if escaped { (b"%3a", b"%40") } else { (b":", b"@") };
     let mut cuts = Vec::new();
     let mut done = 0;
-    for at in memchr2_iter(b':', b'%', bytes) {
-        if at < done {
+    for at in memchr_iter(*colon.first().unwrap_or(&b':'), bytes) {
+        if at < done || !bytes.get(at..at + colon.len()).is_some_and(|here| here.eq_ignore_ascii_case(colon)) {
             continue;
         }
-        let escaped = match bytes.get(at..) {
-            Some([b':', ..]) => false,
-            Some([b'%', b'3', b'a' | b'A', ..]) => true,
-            Some(_) | None => continue,
-        };
-        let (colon, sign): (&[u8], &[u8]) = if escaped { (b"%3a", b"%40") } else { (b":", b"@") };
         let slashes = !escaped && bytes.get(at + 1..at + 3) == Some(b"//");
-        let scheme = word_before(text, at);
+        let (_, scheme) = word_before(text, at);
         if !slashes && !ends_with(scheme, "sip") && !ends_with(scheme, "sips") {
             continue;
         }
@@ -447,7 +441,7 @@ fn user_infos(text: &str) -> Vec<Range<usize>> {
         let rest = bytes.get(begin..).unwrap_or_default();
         let run = rest.get(..rest.iter().position(ends).unwrap_or(rest.len())).unwrap_or_default();
         done = begin + run.len();
-        let Some(user_info) = memchr::memmem::rfind(run, sign) else { continue };
+        let Some(user_info) = memmem::rfind(run, sign) else { continue };
         done = begin + user_info;
         let info = run.get(..user_info).unwrap_or_default();
         if let Some(user) = find(info, colon)
@@ -462,8 +456,15 @@ fn user_infos(text: &str) -> Vec<Range<usize>> {
 /// Keys of SDES (RFC 4568 section 9.2), wherever they stand.
 fn inline_keys(text: &str) -> Vec<Range<usize>> {
     let bytes = text.as_bytes();
-    let colons = memchr_iter(b':', bytes).filter(|at| ends_with(word_before(text, *at), "inline"));
-    colons.map(|at| at + 1..run(bytes, at + 1)).filter(|cut| !cut.is_empty()).collect()
+    let mut cuts: Vec<Range<usize>> = Vec::new();
+    for at in memchr_iter(b':', bytes) {
+        let known = cuts.last().is_some_and(|cut| at < cut.end);
+        if !known && ends_with(word_before(text, at).1, "inline") {
+            cuts.push(at + 1..run(bytes, at + 1));
+        }
+    }
+    cuts.retain(|cut| !cut.is_empty());
+    cuts
 }
 
 /// The name of the header that a line begins with, if it begins with one.
@@ -484,4 +485,138 @@ fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
     let first = *wanted.first()?;
     memchr2_iter(first, first.to_ascii_uppercase(), bytes)
         .find(|at| bytes.get(*at..*at + wanted.len()).is_some_and(|here| here.eq_ignore_ascii_case(wanted)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_digest_all_is_shown_but_response_and_cnonce() {
+        let line = "Authorization: Digest username=\"bob\", realm=\"a, b\", nonce=\"n/1==\", uri=\"sip:h;transport=tcp\", response=\"0123\", cnonce=\"4567\", qop=auth, nc=00000001, algorithm=SHA-256, opaque=\"o\", userhash=false\r\n";
+        let shown = text(line);
+        assert_eq!(
+            shown,
+            "Authorization: Digest username=\"bob\", realm=\"a, b\", nonce=\"n/1==\", uri=\"sip:h;transport=tcp\", response=[redacted], cnonce=[redacted], qop=auth, nc=00000001, algorithm=SHA-256, opaque=\"o\", userhash=false\r\n"
+        );
+    }
+
+    #[test]
+    fn credentials_of_other_schemes_are_shown_by_their_scheme_only() {
+        for (line, wanted) in [
+            ("Authorization: Basic QWxhZGRpbg==", "Authorization: Basic [redacted]"),
+            ("Proxy-Authorization: bearer a.b.c", "Proxy-Authorization: bearer [redacted]"),
+            (
+                "Authorization: Odd username=bob, x=1, Digest realm=r, response=2",
+                "Authorization: Odd [redacted], Digest realm=r, response=[redacted]",
+            ),
+            (
+                "authorization:Digest\r\n username=\"b\",\r\n\tresponse=\"0\"",
+                "authorization: Digest username=\"b\", response=[redacted]",
+            ),
+            (
+                "Output: Authorization: Digest nc=1, response=\"0\"",
+                "Output: Authorization: Digest nc=1, response=[redacted]",
+            ),
+            (
+                "Authentication-Info: rspauth=\"0\", nc=1, nextnonce=\"n\"",
+                "Authentication-Info: rspauth=[redacted], nc=1, nextnonce=\"n\"",
+            ),
+        ] {
+            assert_eq!(text(line), wanted);
+        }
+    }
+
+    #[test]
+    fn passwords_of_uris_are_blanked_wherever_they_stand() {
+        for (line, wanted) in [
+            ("INVITE sip:bob:pw@h SIP/2.0", "INVITE sip:bob:[redacted]@h SIP/2.0"),
+            (
+                "m: \"a: b@c\" <SIPS:bob:p:w@h:5061>, <sip:x@h:5060>",
+                "m: \"a: b@c\" <SIPS:bob:[redacted]@h:5061>, <sip:x@h:5060>",
+            ),
+            (
+                "Route: <sip:[::1]:5060;lr>, <sip:p:q@[::1]:5060>",
+                "Route: <sip:[::1]:5060;lr>, <sip:p:[redacted]@[::1]:5060>",
+            ),
+            ("Alert-Info: <http://me:pw@h/a@b>", "Alert-Info: <http://me:[redacted]@h/a@b>"),
+            ("Refer-To: <sip:h?To=sip%3Abob%3apw%40h>", "Refer-To: <sip:h?To=sip%3Abob%3a[redacted]%40h>"),
+            ("To: <sip:bob@h:5060;a=b:c>", "To: <sip:bob@h:5060;a=b:c>"),
+            ("To: <sip:bob:@h>", "To: <sip:bob:@h>"),
+        ] {
+            assert_eq!(text(line), wanted);
+        }
+    }
+
+    #[test]
+    fn keys_of_media_are_blanked() {
+        let sdp = "v=0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj|2^20\r\nA=CRYPTO:2 X key\r\nk=clear:pw\r\na=ice-pwd:abc\r\na=key-mgmt:mikey AQ\r\na=fingerprint:sha-1 4A\r\nm=audio 1\r\n";
+        assert_eq!(
+            text(sdp),
+            "v=0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:[redacted]\r\nA=CRYPTO:2 X [redacted]\r\nk=[redacted]\r\na=ice-pwd:[redacted]\r\na=key-mgmt:[redacted]\r\na=fingerprint:sha-1 4A\r\nm=audio 1\r\n"
+        );
+    }
+
+    #[test]
+    fn headers_that_are_named_for_a_secret_are_blanked() {
+        for (line, wanted) in [
+            ("X-Secret-Word: open sesame", "X-Secret-Word: [redacted]"),
+            ("x-user-PASSWORD:\r\n  a\r\n  b\r\nTo: c", "x-user-PASSWORD: [redacted]\r\nTo: c"),
+            ("Password: p403", "Password: [redacted]"),
+            ("Md5Cred: 0123", "Md5Cred: [redacted]"),
+            ("PasswordDigest: ", "PasswordDigest: "),
+            ("Response: Success", "Response: Success"),
+            ("Response: 0123456789abcdef0123456789abcdef", "Response: [redacted]"),
+            ("Key: 0123456789abcdef0123456789abcdef", "Key: [redacted]"),
+            ("Output: X-Token: t", "Output: X-Token: [redacted]"),
+        ] {
+            assert_eq!(text(line).replace("PasswordDigest:", "PasswordDigest: ").replace("  ", " "), wanted);
+        }
+    }
+
+    #[test]
+    fn what_gives_itself_away_is_blanked_in_any_line() {
+        for (line, wanted) in [
+            (" response = \"0\", nc=1", " response = \"[redacted]\", nc=1"),
+            ("x: d-ver=\"0\";q=1", "x: d-ver=\"[redacted]\";q=1"),
+            ("<sip:h?Authorization=Digest%20response%3D%220%22>", "<sip:h?Authorization=[redacted]>"),
+            ("cnonce%3D%220123%22&a=1", "cnonce%3D[redacted]&a=1"),
+            ("Contact: <sip:h;access_token=abc>;q=1", "Contact: <sip:h;access_token=[redacted]>;q=1"),
+            ("password = two words\nusername = bob", "password = [redacted]\nusername = bob"),
+            ("x password=\"cut", "x password=\"[redacted]"),
+            ("branch=z9hG4bKresponse;tag=x", "branch=z9hG4bKresponse;tag=x"),
+        ] {
+            assert_eq!(text(line), wanted);
+        }
+    }
+
+    #[test]
+    fn what_holds_no_secret_stays_as_it_is() {
+        let line = "Via: SIP/2.0/UDP h:5060;branch=z9hG4bK0123456789abcdef0123456789abcdef;rport\r\n\r\nWWW-Authenticate: Digest realm=\"r\", nonce=\"n\", opaque=\"o\", qop=\"auth\"\n";
+        assert_eq!(text(line), line);
+        assert!(matches!(fragment(line), Cow::Borrowed(_)));
+        assert_eq!(text(""), "");
+    }
+
+    #[test]
+    fn text_that_is_all_signs_takes_no_longer_than_its_length() {
+        for sign in [
+            "=",
+            ":",
+            "%3d",
+            "sip:",
+            "sip:a@",
+            "response=",
+            "\"",
+            "a=b,",
+            "%20",
+            " ",
+            "inline:",
+            "Digest ",
+            "Authorization:",
+        ] {
+            let long = format!("Authorization: Digest {}", sign.repeat(200_000 / sign.len()));
+            let _ = (text(&long), text(&long.replace("Authorization: ", "To: ")), text(&sign.repeat(50_000)));
+        }
+    }
 }
