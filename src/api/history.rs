@@ -82,7 +82,8 @@ fn with_subject(detail: serde_json::Value, subject: String) -> serde_json::Value
             Map::from_iter([("value".to_owned(), other)])
         }
     };
-    map.insert("subject".to_owned(), Value::String(subject));
+    // A diagnosis says more of what it is about.
+    map.entry("subject").or_insert(Value::String(subject));
     Value::Object(map)
 }
 

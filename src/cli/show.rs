@@ -166,6 +166,12 @@ fn detail(style: &Style, detail: &Value, from: Option<&str>, at: Timestamp) -> S
         return if detail.is_null() { String::new() } else { detail.to_string() };
     };
     let text = |key: &str| map.get(key).and_then(Value::as_str).map(str::to_owned);
+    // A diagnosis: its evidence is shown by `diagnose`.
+    if let (Some(summary), Some(fault), Some(sure)) =
+        (text("summary"), text("fault"), map.get("confidence").and_then(Value::as_f64))
+    {
+        return format!("{:.0} %, fault {fault}: {summary}", sure * 100.0);
+    }
     let lasted = |what: Option<&str>, key: &str| {
         let seconds = map.get(key).and_then(Value::as_f64)?;
         what.map(|what| format!("({what} for {})", span(seconds)))

@@ -62,6 +62,8 @@ const WELL: Duration = Duration::from_secs(10);
 const HEP_SILENT: Duration = Duration::from_secs(900);
 /// How often it is read without need, so that it is known with which secret a registration was accepted.
 const REREAD: Duration = Duration::from_secs(600);
+/// How long after the start a HEP feed that is listened to is waited for, before the history is used instead.
+const HEP_EXPECTED: Duration = Duration::from_secs(60);
 /// How long a look waits for the configuration.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Registrations whose endpoint and transport are read at a time; of all others the lists say enough.
@@ -552,7 +554,13 @@ impl Diagnostician {
             }
             let may = |permission: Permission| matches!(permission, Permission::Granted | Permission::Untried);
             let ready = line.status.borrow().listed && may(line.status.borrow().rights.command);
-            if !line.evidence.history || !ready || round.hub.hep_since(pbx, now, HEP_SILENT).is_some() {
+            let hep = round.hub.hep_since(pbx, now, HEP_SILENT).is_some();
+            if hep && let Some(collecting) = round.collecting.get(pbx) {
+                collecting.enough();
+            }
+            // A feed that is listened to is given a while to be heard.
+            let hep = hep || (self.heard.is_some() && between(round.started, now) < HEP_EXPECTED);
+            if !line.evidence.history || !ready || hep {
                 continue;
             }
             if let Some(collecting) = round.collecting.get(pbx) {
