@@ -14,6 +14,8 @@
 //! - The CLI takes quotes away before the expression is read, so a quoted word can still be an operator: only Call-IDs of
 //!   harmless characters are asked for ([`of_dialog`]).
 //! - It records everything of everybody, without bound, in memory: on for moments only, then off and cleared.
+//! - A received message is not printed as it came but as Asterisk understood it, with a Content-Length of Asterisk's own beside
+//!   the sender's.
 //! - Times have no fraction; the order is that of the numbers.
 //!
 //! Assumes that lines of a message end with CR LF. Over AMI the CR of each line is inside of the value (`Output: Via: …\r`
@@ -761,6 +763,44 @@ mod tests {
             error(over_ami("<--- History Entry 1 Seen at nowhere --->\n", "Success")),
             HistoryError::Unreadable { line: 1 }
         );
+    }
+
+    /// The recorded answer over AMI, byte for byte, to the command.
+    fn recorded_ami(command: &str) -> Message {
+        let recorded = include_str!("../../tests/fixtures/history-ami.txt");
+        let at = recorded.rfind(&format!("## {command}\n")).unwrap_or_else(|| panic!("{command} was not recorded"));
+        let answer = recorded[at..].split_once('\n').unwrap().1.split("\r\n\r\n").next().unwrap();
+        Message::from_text(&format!("{answer}\r\n"))
+    }
+
+    #[test]
+    fn answers_recorded_over_ami_are_read() {
+        let listed = rows(parse(&recorded_ami(&registers(None))));
+        assert!(listed.len() > 20 && listed.iter().all(|row| row.request_uri("REGISTER").is_some()));
+        let call_id = "aded1489-b3fe-4fa4-ac20-e43793d54879";
+        let dialog = rows(parse(&recorded_ami(&of_dialog(call_id, None).unwrap())));
+        assert_eq!(dialog.iter().map(|row| row.number).take(4).collect::<Vec<_>>(), [34, 36, 37, 38]);
+        let entries: Vec<_> = dialog[..4].iter().map(|row| one(parse(&recorded_ami(&entry(row.number))))).collect();
+        let statuses: Vec<_> = entries.iter().map(|entry| entry.message.status()).collect();
+        assert_eq!(statuses, [None, Some(401), None, Some(401)]);
+        for (entry, row) in entries.iter().zip(&dialog) {
+            assert_eq!((entry.number, entry.direction), (row.number, row.direction));
+            assert_eq!(entry.message.call_id().as_deref(), Some(call_id));
+            assert!(entry.message.raw().ends_with(b"Content-Length:  0\r\n\r\n"));
+        }
+        let credentials = entries[2].message.credentials();
+        assert_eq!(credentials[0].username.as_deref(), Some("prov-wrong-password"));
+        assert!(rows(parse(&recorded_ami(&entry(99999)))).is_empty());
+        assert_eq!(parse(&recorded_ami("pjsip show history entry 99999")).unwrap_err(), HistoryError::NoSuchEntry);
+        assert_eq!(
+            parse(&recorded_ami("pjsip show history where bogus = 1")).unwrap_err(),
+            HistoryError::NotUnderstood
+        );
+        assert_eq!(parse_switch(&recorded_ami(CLEAR)), Ok(HistorySwitch::Cleared));
+        assert_eq!(parse_switch(&recorded_ami(OFF)), Ok(HistorySwitch::Disabled));
+        assert_eq!(parse_switch(&recorded_ami(ON)), Ok(HistorySwitch::Enabled));
+        // As without the module: a command that nobody has.
+        assert_eq!(parse(&recorded_ami("pjsip show histori")).unwrap_err(), HistoryError::NotLoaded);
     }
 
     #[test]
