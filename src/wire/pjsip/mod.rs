@@ -96,7 +96,7 @@ pub struct Objects {
 pub struct Completeness {
     /// All registrations.
     pub registrations: bool,
-    /// All auths that a registration, or an endpoint that was read, names: such a one that is not here does not exist.
+    /// All auths, so one that is not here does not exist.
     pub auths: bool,
     /// All endpoints, AORs and identifies.
     pub endpoints: bool,
