@@ -121,12 +121,14 @@ impl Patient {
         }
     }
 
-    /// Whether a diagnosis is news: what is known is not replaced by less within one run of failures.
+    /// Whether a diagnosis is news: what is known is not replaced by less within one run of failures. An attempt in flight
+    /// shows less than the one before it, which has ended.
     pub(super) fn is_news(&self, diagnosis: &Diagnosis) -> bool {
         let brief = Brief::from(diagnosis);
         match &self.said {
             None => true,
             Some(said) if said.says_the_same(&brief) => false,
+            Some(said) if (said.cause, said.fault) == (brief.cause, brief.fault) => brief.confidence >= said.confidence,
             Some(said) => rank(brief.cause) >= rank(said.cause) || brief.cause.concerns_registered(),
         }
     }
