@@ -20,8 +20,8 @@ impl Objects {
         self.registrations.iter().filter(|(_, it)| same(it)).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The transport a registration leaves by: its own; without one, the first in the file (else by name) of the protocol its
-    /// next hop asks for, which is a guess where there are several. `None` if it names one that is not here. The transport of
+    /// The transport a registration leaves by: its own; without one, the first in the file (else by name) of the protocol and
+    /// address family its next hop asks for, which is a guess where there are several. `None` if it names one that is not here. The transport of
     /// its endpoint has no say.
     #[must_use]
     pub fn transport_of(&self, registration: &str) -> Option<(&str, &Transport)> {
@@ -29,11 +29,15 @@ impl Objects {
         if let Some(own) = &registration.transport {
             return self.transports.get_key_value(own).map(|(name, transport)| (name.as_str(), transport));
         }
-        let protocol = protocol_of(registration.outbound_proxy.as_ref().unwrap_or(&registration.server_uri));
+        let next_hop = registration.outbound_proxy.as_ref().unwrap_or(&registration.server_uri);
+        let (protocol, to_ipv6) = (protocol_of(next_hop), next_hop.contains('['));
         let fits = |transport: &Transport| transport.protocol.as_ref().is_none_or(|own| *own == protocol);
-        let place = |transport: &Transport| transport.place.as_ref().map(|place| place.line);
+        let is_ipv6 = |transport: &Transport| transport.bind.as_ref().is_some_and(|bind| bind.matches(':').count() > 1);
+        // One of the other family comes last.
+        let order =
+            |transport: &Transport| (is_ipv6(transport) != to_ipv6, transport.place.as_ref().map(|place| place.line));
         let fitting = self.transports.iter().filter(|(_, transport)| fits(transport));
-        fitting.min_by_key(|(_, transport)| place(transport)).map(|(name, transport)| (name.as_str(), transport))
+        fitting.min_by_key(|(_, transport)| order(transport)).map(|(name, transport)| (name.as_str(), transport))
     }
 
     /// The auths a registration names, in its order, each with what is known of it.
@@ -177,6 +181,9 @@ mod tests {
         }
         let leaves_by = |objects: &Objects| objects.transport_of("trunk").map(|(name, _)| name.to_owned());
         assert_eq!(leaves_by(&objects).as_deref(), Some("c-udp"), "the first in the file");
+        objects.transports.get_mut("c-udp").unwrap().bind = Some("[::]:5060".to_owned());
+        assert_eq!(leaves_by(&objects).as_deref(), Some("b-udp"), "the first of the family");
+        objects.transports.get_mut("c-udp").unwrap().bind = Some("0.0.0.0:5060".to_owned());
         let set = |objects: &mut Objects, change: fn(&mut Registration)| {
             change(objects.registrations.get_mut("trunk").unwrap());
         };
