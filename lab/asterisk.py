@@ -6,11 +6,12 @@ included by the main file and read again by a reload.
 """
 
 import asyncio
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
+
+import network
 
 # Modules that only slow the start or fill the log on a machine without their hardware, database or broker.
 NOLOAD = """
@@ -46,20 +47,20 @@ def sections(*parts):
     return "\n".join(lines) + "\n"
 
 
-def configuration(folder, ports, certificate):
+def configuration(folder, ports, certificate, sip_address):
     """The files of a new instance, by name below its etc folder.
 
     `folder` is its path as seen inside the root; `certificate` is one of root.CERTIFICATES.
     """
     loopback = lambda port: f"127.0.0.1:{port}"
-    transport = {"type": "transport", "bind": loopback(ports["sip"])}
+    transport = {"type": "transport", "bind": f"{sip_address}:{ports['sip']}"}
     return {
         "asterisk.conf": sections(
             ("directories", {f"ast{kind}dir": f"{folder}/{place}" for kind, place in {
                 "etc": "etc", "db": "db", "run": "run", "log": "log", "spool": "spool", "key": "keys", "agi": "agi", "cache": "cache"}.items()}),
             ("options", {"hideconnect": "yes", "entityid": "02:00:00:%02x:%02x:00" % divmod(ports["sip"], 256)})),
         "modules.conf": sections(("modules", {"autoload": "yes", "noload": [f"{module}.so" for module in NOLOAD]})),
-        "logger.conf": sections(("general", {"dateformat": "%F %T.%3q"}), ("logfiles", {"full": "notice,warning,error,verbose(3)"})),
+        "logger.conf": logger(),
         "manager.conf": sections(("general", {
             "enabled": "yes", "bindaddr": "127.0.0.1", "port": ports["ami"], "webenabled": "no",
             "tlsenable": "yes", "tlsbindaddr": loopback(ports["ami_tls"]),
@@ -80,20 +81,21 @@ def configuration(folder, ports, certificate):
     }
 
 
+def logger(**files):
+    """logger.conf: the log every instance has, and more by name."""
+    return sections(("general", {"dateformat": "%F %T.%3q"}), ("logfiles", {"full": "notice,warning,error,verbose(3)", **files}))
+
+
 def ami_user(name, read, write, secret=None):
     return sections((name, {"secret": secret or secret_of(name), "read": read or None, "write": write or None, "writetimeout": 5000,
                             "deny": "0.0.0.0/0.0.0.0", "permit": "127.0.0.1/255.255.255.255"}))
 
 
-def _die_with_parent():
-    """In the child, before exec: the kernel ends this Asterisk when the lab's process ends, however that happens."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, see prctl(2)
-
-
 class Instance:
-    """One Asterisk: `name` is unique in the root, `ports` is its own."""
+    """One Asterisk: `name` is unique in the root, `ports` is its own; `namespace`, if any, is the network it is in."""
 
-    def __init__(self, root, name, ports, certificate="server"):
+    def __init__(self, root, name, ports, certificate="server", sip_address="127.0.0.1", namespace=None):
+        self.sip_address, self.namespace = sip_address, namespace
         self.root, self.name, self.ports, self.certificate = root, name, ports, certificate
         self.inside = f"/srv/{name}"
         self.outside = root / "srv" / name
@@ -104,7 +106,7 @@ class Instance:
         shutil.rmtree(self.outside, ignore_errors=True)
         for folder in ("etc", "db", "run", "log", "spool", "keys/keys", "agi", "cache"):
             (self.outside / folder).mkdir(parents=True)
-        for file, text in configuration(self.inside, self.ports, self.certificate).items():
+        for file, text in configuration(self.inside, self.ports, self.certificate, self.sip_address).items():
             self.put(file, text)
 
     def put(self, file, text):
@@ -136,7 +138,7 @@ class Instance:
         output = open(self.outside / "log" / "console", "ab")
         self.process = subprocess.Popen(
             ["chroot", str(self.root), "asterisk", "-f", "-C", f"{self.inside}/etc/asterisk.conf"], cwd="/", stdin=subprocess.DEVNULL,
-            stdout=output, stderr=output, start_new_session=True, preexec_fn=_die_with_parent,
+            stdout=output, stderr=output, start_new_session=True, preexec_fn=self._before_exec,
             env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"})
         output.close()
         self.frozen = False
@@ -151,10 +153,15 @@ class Instance:
             await asyncio.sleep(0.05)
         raise RuntimeError(f"{self.name} did not boot: {self.log_end()}")
 
+    def _before_exec(self):
+        network.die_with_parent()
+        if self.namespace:
+            network.enter(self.namespace.path)
+
     async def _console(self, command, timeout):
         console = await asyncio.create_subprocess_exec(
             "chroot", str(self.root), "asterisk", "-C", f"{self.inside}/etc/asterisk.conf", "-rx", command, cwd="/",
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=_die_with_parent)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, preexec_fn=network.die_with_parent)
         try:
             text, _ = await asyncio.wait_for(console.communicate(), timeout)
         except asyncio.TimeoutError:

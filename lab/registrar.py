@@ -1,8 +1,9 @@
 """A SIP registrar on loopback whose behaviour is switched per account while it runs.
 
 A real provider cannot be told to answer 403 now and 200 in ten seconds; this one can. It speaks just enough SIP: REGISTER (really checking
-digests, MD5 and SHA-256, RFC 7616 with RFC 3261 section 22) and OPTIONS, over UDP and TCP. Everything else is answered 501, and it never
-sends a request of its own. It keeps count of what it received, so that a test can ask the other side what happened.
+digests, MD5 and SHA-256, RFC 7616 with RFC 3261 section 22) and OPTIONS, over UDP, TCP and TLS, and on a second port as the proxy that some
+providers want to be spoken to through. Everything else is answered 501, and it never sends a request of its own. It keeps count of what it
+received, so that a test can ask the other side what happened.
 
 Assumes: well-formed messages from pjproject, one message per datagram. Alone: `python3 lab/registrar.py PORT`, commands on standard input.
 """
@@ -13,20 +14,22 @@ import hashlib
 import json
 import re
 import secrets
+import socket
 import sys
 
 REALM = "registrar.lab.example"
 HASHES = {"MD5": hashlib.md5, "SHA-256": hashlib.sha256}
 REASONS = {
-    200: "OK", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 423: "Interval Too Brief", 480: "Temporarily Unavailable",
+    200: "OK", 305: "Use Proxy", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found", 423: "Interval Too Brief", 480: "Temporarily Unavailable",
     500: "Server Internal Error", 501: "Not Implemented", 503: "Service Unavailable",
+    600: "Busy Everywhere",
 }
 COMPACT = {"v": "via", "f": "from", "t": "to", "i": "call-id", "m": "contact", "l": "content-length"}
 
 # What an account may be told to do; `Registrar._decide` is the table of answers.
 BEHAVIOURS = (
     "ok", "loop401", "403-after-credentials", "403-at-once", "404", "503-retry-after", "silent", "stale-nonce", "sha256-only",
-    "short-grant", "contact-rewritten", "expires-0", "423",
+    "short-grant", "contact-rewritten", "expires-0", "423", "500", "600", "wants-proxy", "goes-silent",
 )
 
 
@@ -36,11 +39,14 @@ class Account:
 
     name: str
     behaviour: str = "ok"
+    auth_username: str = ""  # the digest's user name, where it is not the account's: the DID of the trunk is often another
     password: str = ""
     grant: int = 3600        # seconds: the most that `ok` and its kin grant
     short_grant: int = 12    # seconds granted by `short-grant`; 10 or less sends Asterisk into an endless loop of REGISTERs
     retry_after: int = 5     # seconds, in the header of `503-retry-after`
     min_expires: int = 7200  # seconds, asked for by `423`
+    refusal: int = 305       # what `wants-proxy` answers to who comes without; 0 is silence
+    delay_ms: int = 0        # so late is every answer
     options: int = 200       # the code that OPTIONS gets; 0 is silence
 
     registers: int = 0       # REGISTER requests, retransmissions not counted
@@ -54,7 +60,8 @@ class Account:
     last_contact: str = ""
     registered: bool = False
 
-    SETTABLE = ("behaviour", "password", "grant", "short_grant", "retry_after", "min_expires", "options")
+    SETTABLE = ("behaviour", "auth_username", "password", "grant", "short_grant", "retry_after", "min_expires", "refusal", "delay_ms",
+                "options")
 
 
 @dataclasses.dataclass
@@ -106,6 +113,7 @@ class Registrar:
         self.accounts = {}
         self.answered = {}  # (Call-ID, CSeq) -> the answer, for retransmissions over UDP
         self.nonces = {}    # nonce -> account it was given to
+        self.proxy = None   # where the proxy listens, as `305 Use Proxy` says it
 
     # -- what a test says ---------------------------------------------------------------------------------------------------------
     def set(self, name, **changes):
@@ -126,23 +134,30 @@ class Registrar:
         return dataclasses.asdict(self.accounts[name])
 
     # -- what the wire says -------------------------------------------------------------------------------------------------------
-    def receive(self, text, source):
-        """The answer to one message as text, or None where there is none."""
+    def receive(self, text, source, proxied=False):
+        """The answer to one message as text, or None where there is none, and by how many seconds it is late.
+
+        `proxied`: it came to the proxy's port.
+        """
         request = parse(text)
         if request is None or request.method == "ACK":
-            return None
+            return None, 0
         if request.method == "OPTIONS":
-            return self._options(request, source)
+            return self._options(request, source), 0
         if request.method != "REGISTER":
-            return self._reply(request, source, 501)
-        key = (request.first("call-id"), request.first("cseq"))
+            return self._reply(request, source, 501), 0
         account = self.accounts.get(user_of(request.first("to")))
+        return self._once(request, source, account, proxied), account.delay_ms / 1000 if account else 0
+
+    def _once(self, request, source, account, proxied):
+        """As `_register`; the same answer again for a retransmission."""
+        key = (request.first("call-id"), request.first("cseq"))
         again = key in self.answered
         if again and account:
             account.retransmissions += 1
         if self.answered.get(key):
             return self.answered[key]
-        answer = self._register(request, source, account, again)  # after silence a retransmission may find a livelier registrar
+        answer = self._register(request, source, account, again, proxied)  # after silence a retransmission may find a livelier registrar
         if len(self.answered) > 2000:
             self.answered.clear()
         self.answered[key] = answer
@@ -156,7 +171,7 @@ class Registrar:
             code = account.options
         return self._reply(request, source, code) if code else None
 
-    def _register(self, request, source, account, again):
+    def _register(self, request, source, account, again, proxied):
         if account is None:
             return self._reply(request, source, 404)
         if not again:
@@ -164,7 +179,7 @@ class Registrar:
             account.unregisters += request.expires() == 0
         account.last_contact = request.first("contact")
         good = self._check(account, request)
-        code, headers = self._decide(account, request, good)
+        code, headers = self._decide(account, request, good, proxied)
         account.last_code = code
         if code == 200:
             account.registered = "Expires: 0" not in headers
@@ -181,25 +196,30 @@ class Registrar:
         algorithm = given.get("algorithm", "MD5").upper()
         if self.nonces.get(given.get("nonce")) != account.name:
             return None
-        if algorithm not in HASHES or given.get("realm") != REALM or given.get("username") != account.name:
+        username = account.auth_username or account.name
+        if algorithm not in HASHES or given.get("realm") != REALM or given.get("username") != username:
             return False
         digest = lambda text: HASHES[algorithm](text.encode()).hexdigest()
-        secret = digest(f"{account.name}:{REALM}:{account.password}")
+        secret = digest(f"{username}:{REALM}:{account.password}")
         asked = digest(f"REGISTER:{given.get('uri', '')}")
         middle = f"{given['nc']}:{given['cnonce']}:{given['qop']}:" if "qop" in given else ""
         right = digest(f"{secret}:{given['nonce']}:{middle}{asked}") == given.get("response")
         account.good_credentials += right
         return right
 
-    def _decide(self, account, request, good):
+    def _decide(self, account, request, good, proxied):
         """Code and headers, by the account's behaviour. Code 0 is silence."""
         behaviour = account.behaviour
-        if behaviour == "silent":
+        if behaviour == "silent" or (behaviour == "goes-silent" and account.registered):
             return 0, []
+        if behaviour == "wants-proxy" and not proxied:
+            return account.refusal, [f"Contact: <{self.proxy}>"] if account.refusal == 305 else []
         if behaviour == "403-at-once":
             return 403, []
         if behaviour == "404":
             return 404, []
+        if behaviour in ("500", "600"):
+            return int(behaviour), []
         if behaviour == "503-retry-after":
             return 503, [f"Retry-After: {account.retry_after}"]
         if good is None or good is False or behaviour == "loop401":
@@ -246,32 +266,50 @@ class Registrar:
 
 
 class _Udp(asyncio.DatagramProtocol):
-    def __init__(self, registrar):
-        self.registrar = registrar
+    def __init__(self, registrar, proxied):
+        self.registrar, self.proxied = registrar, proxied
 
     def connection_made(self, transport):
         self.transport = transport
 
     def datagram_received(self, data, source):
-        answer = self.registrar.receive(data.decode("utf-8", "replace"), source)
+        answer, delay = self.registrar.receive(data.decode("utf-8", "replace"), source, self.proxied)
         if answer:
-            self.transport.sendto(answer.encode(), source)
+            asyncio.get_running_loop().call_later(delay, self.transport.sendto, answer.encode(), source)
 
 
-async def serve(registrar, port):
-    """Listens on UDP and TCP of 127.0.0.1; returns what to close."""
+def bound(kind, address, port):
+    one = socket.socket(socket.AF_INET, kind)
+    if kind == socket.SOCK_STREAM:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    one.bind((address, port))
+    one.setblocking(False)
+    return one
+
+
+async def serve(registrar, port, address="127.0.0.1", proxied=False, tls=None, make=bound):
+    """Listens there on UDP and TCP, or with an ssl.SSLContext on TLS alone; returns what to close.
+
+    `make` makes the sockets, as `bound` does, maybe in another network.
+    """
     loop = asyncio.get_running_loop()
 
     async def stream(reader, writer):
         source = writer.get_extra_info("peername")
         try:
+            first = await reader.readexactly(1)
+            if first == b"\x16" and not tls:  # the beginning of TLS (RFC 8446 section 5.1), to a port without
+                writer.write(b"SIP/2.0 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                return
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).decode("utf-8", "replace").lstrip("\r\n")
+                head = (first + await reader.readuntil(b"\r\n\r\n")).decode("utf-8", "replace").lstrip("\r\n")
+                first = b""
                 request = parse(head) if head else None
                 if request:
                     await reader.readexactly(int(request.first("content-length", "0") or 0))
-                    answer = registrar.receive(head, source)
+                    answer, delay = registrar.receive(head, source, proxied)
                     if answer:
+                        await asyncio.sleep(delay)
                         writer.write(answer.encode())
                         await writer.drain()
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError):
@@ -279,8 +317,10 @@ async def serve(registrar, port):
         finally:
             writer.close()
 
-    transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(registrar), local_addr=("127.0.0.1", port))
-    server = await asyncio.start_server(stream, "127.0.0.1", port)
+    server = await asyncio.start_server(stream, sock=make(socket.SOCK_STREAM, address, port), ssl=tls)
+    if tls:
+        return [server]
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Udp(registrar, proxied), sock=make(socket.SOCK_DGRAM, address, port))
     return [transport, server]
 
 

@@ -19,6 +19,8 @@ import sys
 RECIPE = 1
 PACKAGES = "asterisk,asterisk-modules,openssl,iproute2,procps"
 HOST_TOOLS = {"mmdebstrap": "mmdebstrap", "chroot": "coreutils"}
+# What a running lab uses for networks of its own and for captures.
+RUN_TOOLS = {"ip": "iproute2", "iptables": "iptables", "nsenter": "util-linux", "unshare": "util-linux", "tcpdump": "tcpdump"}
 # What the lab's own authority signs: file name and the names the certificate is good for. `misnamed` is for clients that check names.
 CERTIFICATES = {"server": "IP:127.0.0.1,DNS:localhost", "misnamed": "DNS:elsewhere.lab.example"}
 
@@ -84,6 +86,15 @@ def install(packages):
         if done.returncode == 0 and attempt is command:
             return
     raise Missing(f"`{' '.join(command)}` failed:\n{done.stderr[-2000:]}")
+
+
+def need(*tools):
+    """Sees to it that these programs are here. Raises Missing where they cannot be had."""
+    if any(not shutil.which(tool) for tool in tools):
+        with locked("apt"):
+            wanted = sorted({RUN_TOOLS[tool] for tool in tools if not shutil.which(tool)})
+            if wanted:
+                install(wanted)
 
 
 def mirror():

@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "a vocabulary for lab tests: which words are in use changes with the tests")]
 
 mod itself;
+mod itself_causes;
 pub(crate) mod program;
 pub(crate) mod raw_ami;
 pub(crate) mod relay;
@@ -68,11 +69,19 @@ pub(crate) enum Behaviour {
     ExpiresZero,
     /// 423 until the client asks for 7200 s (field `min_expires`).
     IntervalTooBrief,
+    /// 500.
+    ServerError,
+    /// 600.
+    GlobalFailure,
+    /// As `Ok` for who comes through the proxy's port; anybody else is sent there with 305 (field `refusal`; 0 is silence).
+    WantsProxy,
+    /// As `Ok` until it has registered, then no answer.
+    GoesSilent,
 }
 
 impl Behaviour {
-    /// All of them. The account that starts with one is named after it.
-    pub(crate) const ALL: [Self; 13] = [
+    /// All of them.
+    pub(crate) const ALL: [Self; 17] = [
         Self::Ok,
         Self::Loop401,
         Self::ForbiddenAfterCredentials,
@@ -86,6 +95,10 @@ impl Behaviour {
         Self::ContactRewritten,
         Self::ExpiresZero,
         Self::IntervalTooBrief,
+        Self::ServerError,
+        Self::GlobalFailure,
+        Self::WantsProxy,
+        Self::GoesSilent,
     ];
 
     /// The registrar's word for it.
@@ -104,6 +117,10 @@ impl Behaviour {
             Self::ContactRewritten => "contact-rewritten",
             Self::ExpiresZero => "expires-0",
             Self::IntervalTooBrief => "423",
+            Self::ServerError => "500",
+            Self::GlobalFailure => "600",
+            Self::WantsProxy => "wants-proxy",
+            Self::GoesSilent => "goes-silent",
         }
     }
 }
@@ -161,6 +178,7 @@ struct Card {
     other_ca_file: PathBuf,
     ami_users: std::collections::BTreeMap<String, String>,
     instances: Instances,
+    namespace: Option<PathBuf>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -204,6 +222,18 @@ impl Lab {
     /// As [`Lab::up`], without any trunk or account.
     pub(crate) fn bare() -> Option<Self> {
         Self::start(&["--bare"])
+    }
+
+    /// One trunk per cause of a failing registration, and some that are well (`causes` in `lab/trunks.py`). The PBX is prepared, but not
+    /// started: what some of them do is done once, so the sources that are to see it are switched on before [`Lab::start_again`].
+    pub(crate) fn causes() -> Option<Self> {
+        Self::start(&["--set", "causes", "--pbx-later"])
+    }
+
+    /// The PBX in a network of its own, behind a router with a firewall, and the provider on public addresses beyond it
+    /// (`lab/network.py`, `behind_nat` in `lab/trunks.py`). No provider Asterisk; the PBX is not started, as with [`Lab::causes`].
+    pub(crate) fn behind_nat() -> Option<Self> {
+        Self::start(&["--set", "nat", "--pbx-later"])
     }
 
     /// One lab for all tests of this process: for tests that only look. (Under nextest each test is a process.)
@@ -286,6 +316,47 @@ impl Lab {
     /// The secret of an AMI user: `trunkwarden`, `weak` (may only ask), `dialer`.
     pub(crate) fn secret(&self, user: &str) -> &str {
         self.card.ami_users.get(user).map_or_else(|| panic!("no AMI user {user}"), String::as_str)
+    }
+
+    // -- what is heard of it ------------------------------------------------------------------------------------------------------
+
+    /// The PBX sends its SIP as HEP to that port of its own loopback, with Call-IDs to join by; from now on, or from its start.
+    pub(crate) fn hep(&self, port: u16, capture_id: u32, password: &str) {
+        self.ask("hep", json!({ "port": port, "capture_id": capture_id, "password": password }));
+    }
+
+    /// The PBX writes its SIP into this log file, from now on, or from its start.
+    pub(crate) fn logger(&self) -> PathBuf {
+        self.ask("logger", json!({})).as_str().expect("a file").into()
+    }
+
+    /// A capture of the lab's SIP, and of what ICMP says about it, until [`Lab::end_captures`]: of loopback, or of all the PBX's network
+    /// where it has one. What was seen is in the file at once.
+    pub(crate) fn capture(&self) -> PathBuf {
+        self.ask("capture", json!({})).as_str().expect("a file").into()
+    }
+
+    /// Ends the captures; their files are whole then, and go with the lab.
+    pub(crate) fn end_captures(&self) {
+        self.ask("end-captures", json!({}));
+    }
+
+    // -- its network --------------------------------------------------------------------------------------------------------------
+
+    /// The network of the PBX, if it has one of its own: for `nsenter --net=`.
+    pub(crate) fn namespace(&self) -> Option<&Path> {
+        self.card.namespace.as_deref()
+    }
+
+    /// The router treats SIP to a public address so: `open`, `drop-requests`, `drop-replies`, `reject`.
+    pub(crate) fn firewall(&self, address: &str, how: &str) {
+        self.ask("firewall", json!({ "address": address, "how": how }));
+    }
+
+    /// An address of ours that leads to a port of the loopback in the PBX's network.
+    pub(crate) fn forward(&self, port: u16) -> SocketAddr {
+        let address = self.ask("forward", json!({ "port": port }));
+        address.as_str().and_then(|address| address.parse().ok()).expect("an address")
     }
 
     // -- the registrar ------------------------------------------------------------------------------------------------------------

@@ -90,7 +90,12 @@ pub(crate) struct Said {
 pub(crate) struct Program {
     folder: tempfile::TempDir,
     child: Option<Child>,
+    /// The network it runs in, if not ours.
+    namespace: Option<PathBuf>,
+    /// Its API as it says it.
     api: String,
+    /// Its API as this process reaches it.
+    api_from_here: String,
     /// What was said outside of the log.
     said: Mutex<String>,
     /// How long the log was when the present process started.
@@ -101,8 +106,28 @@ impl Program {
     /// A folder with a configuration; nothing runs yet.
     pub(crate) fn install(configuration: &str) -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        let program = Self { folder, child: None, api: String::new(), said: Mutex::default(), log_before: 0 };
+        let program = Self {
+            folder,
+            child: None,
+            namespace: None,
+            api: String::new(),
+            api_from_here: String::new(),
+            said: Mutex::default(),
+            log_before: 0,
+        };
         program.configure(configuration);
+        program
+    }
+
+    /// Installs and starts in the network of the lab's PBX, with everything it is asked by commands; its API is reached from here too.
+    pub(crate) fn start_beside(lab: &Lab, configuration: &str) -> Self {
+        let mut program = Self::install(configuration);
+        program.namespace = lab.namespace().map(Path::to_path_buf);
+        program.start_again();
+        if program.namespace.is_some() {
+            let (_, port) = program.api.rsplit_once(':').expect("a port");
+            program.api_from_here = format!("http://{}", lab.forward(port.parse().expect("a port")));
+        }
         program
     }
 
@@ -128,10 +153,15 @@ impl Program {
             }
             Some(format!("http://{}", rest.split_whitespace().next()?))
         });
+        self.api_from_here.clone_from(&self.api);
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_trunkwarden"));
+        let program = env!("CARGO_BIN_EXE_trunkwarden");
+        let mut command = Command::new(if self.namespace.is_some() { "nsenter" } else { program });
+        if let Some(namespace) = &self.namespace {
+            command.arg(format!("--net={}", namespace.display())).arg(program);
+        }
         let own = std::env::vars().filter(|(name, _)| name.starts_with("TRUNKWARDEN"));
         own.for_each(|(name, _)| {
             command.env_remove(name);
@@ -233,7 +263,7 @@ impl Program {
         static CLIENT: OnceLock<reqwest::Client> = OnceLock::new();
         let client = CLIENT.get_or_init(|| trunkwarden::effect::dialer::http::client().expect("a client"));
         let answer = runtime().block_on(async {
-            let answer = client.get(format!("{}{path}", self.api)).timeout(SOON).send().await.ok()?;
+            let answer = client.get(format!("{}{path}", self.api_from_here)).timeout(SOON).send().await.ok()?;
             Some((answer.status().as_u16(), answer.text().await.ok()?))
         });
         let (code, text) = answer?;
