@@ -69,7 +69,6 @@ impl Client {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
-            .timeout(ANSWER)
             .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("trunkwarden/", env!("CARGO_PKG_VERSION")));
         if base.scheme() == "http" {
@@ -101,17 +100,27 @@ impl Client {
 
     /// Asks with GET.
     pub(super) async fn get(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        self.ask(Method::GET, self.url(path, query)?, "application/json", None::<&()>).await
+        self.ask(Method::GET, self.url(path, query)?, "application/json", None::<&()>, ANSWER).await
     }
 
     /// Asks with GET for CSV.
     pub(super) async fn get_csv(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Answer> {
-        self.ask(Method::GET, self.url(path, query)?, "text/csv", None::<&()>).await
+        self.ask(Method::GET, self.url(path, query)?, "text/csv", None::<&()>, ANSWER).await
     }
 
     /// Says something with POST.
     pub(super) async fn post(&self, path: &[&str], body: &impl Serialize) -> anyhow::Result<Answer> {
-        self.ask(Method::POST, self.url(path, &[])?, "application/json", Some(body)).await
+        self.post_patiently(path, body, ANSWER).await
+    }
+
+    /// Says something with POST that takes its time.
+    pub(super) async fn post_patiently(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        patience: Duration,
+    ) -> anyhow::Result<Answer> {
+        self.ask(Method::POST, self.url(path, &[])?, "application/json", Some(body), patience).await
     }
 
     async fn ask(
@@ -120,8 +129,9 @@ impl Client {
         url: Url,
         accept: &str,
         body: Option<&impl Serialize>,
+        patience: Duration,
     ) -> anyhow::Result<Answer> {
-        let mut request = self.http.request(method, url).header(ACCEPT, accept);
+        let mut request = self.http.request(method, url).header(ACCEPT, accept).timeout(patience);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token.expose_secret());
         }

@@ -29,6 +29,11 @@ use crate::{
     wire::sip::Source,
 };
 
+/// How long an examination of what is known may take.
+const EXAMINATION: Duration = Duration::from_secs(40);
+/// How long an attempt may: Asterisk waits 32 s for an answer, and may have to un-register first, which may be as silent.
+const ATTEMPT: Duration = Duration::from_secs(100);
+
 /// What is to be diagnosed.
 #[derive(Debug, Args)]
 pub(super) struct Asked {
@@ -82,7 +87,8 @@ async fn of_trunk(
 ) -> Result<u8, Failure> {
     let (pbx, name) = (trunk.pbx_str(), trunk.name());
     let waiting = waiting(if attempt { "one REGISTER is sent and watched" } else { "examining" });
-    let answer = client.post(&["trunks", pbx, name, "diagnose"], &Body { attempt }).await;
+    let patience = if attempt { ATTEMPT } else { EXAMINATION };
+    let answer = client.post_patiently(&["trunks", pbx, name, "diagnose"], &Body { attempt }, patience).await;
     waiting.finish_and_clear();
     let answer = match answer {
         Err(refused) if !attempt && is_refused(&refused, Code::Forbidden) => {
@@ -147,11 +153,14 @@ fn report(style: &Style, page: Page, diagnosis: &Diagnosis, layers: &[Layer], wh
     let cause = style.paint("1;31", diagnosis.cause.as_str());
     let sure = percent(diagnosis.confidence);
     text.line(&format!("{}  {cause} {sure}, fault: {}", style.paint("1", &page.spell(&name)), diagnosis.fault));
-    text.paragraph(&diagnosis.summary);
+    text.paragraph(&match when {
+        When::Age => style.reason(&diagnosis.summary),
+        When::Bare => diagnosis.summary.clone(),
+    });
     if !diagnosis.alternatives.is_empty() {
         let others = diagnosis.alternatives.iter();
         let others = others.map(|other| format!("{} {}", other.cause, percent(other.confidence)));
-        text.hanging("or else  ", "", &others.collect::<Vec<_>>().join(", "));
+        text.hanging("or else    ", "", &others.collect::<Vec<_>>().join(", "));
     }
     text.subject(&diagnosis.subject, &name);
     text.seen(diagnosis.at, &diagnosis.sources, when);
@@ -182,7 +191,7 @@ fn report_well(style: &Style, page: Page, well: &Well, layers: &[Layer]) -> Stri
     let mut text = Text { style, page, out: String::new() };
     let name = name_of(well.trunk.as_ref(), &well.subject);
     text.line(&format!("{}  {}", style.paint("1", &page.spell(&name)), style.paint("1;32", "nothing wrong found")));
-    text.paragraph(&well.summary);
+    text.paragraph(&style.reason(&well.summary));
     text.subject(&well.subject, &name);
     text.layers(layers);
     text.exchange(&well.evidence, &well.subject);
@@ -197,7 +206,7 @@ fn name_of(trunk: Option<&TrunkId>, subject: &Subject) -> String {
 
 /// `80%`; never 100% of what is not quite sure, nor 0% of what may be.
 fn percent(confidence: f64) -> String {
-    let percent = (confidence * 100.0).clamp(0.0, 100.0);
+    let percent = if confidence.is_finite() { (confidence * 100.0).clamp(0.0, 100.0) } else { 0.0 };
     let whole = if percent < 100.0 { percent.round().min(99.0) } else { percent };
     format!("{:.0}%", if percent > 0.0 { whole.max(1.0) } else { whole })
 }
@@ -282,8 +291,8 @@ impl Text<'_> {
                 Finding::Unknown => ("unknown", "33"),
                 Finding::NotReached => ("not reached", "2"),
             };
-            let head = format!("  {:<13}{word:<12} ", layer.name.as_str().replace('_', " "));
-            self.hanging(&head, sgr, &layer.line);
+            let head = format!("  {word:<13}{:<14}", layer.name.as_str().replace('_', " "));
+            self.hanging(&head, sgr, &self.style.reason(&layer.line));
         }
     }
 
@@ -325,5 +334,155 @@ const fn told_by(source: Source) -> &'static str {
         Source::Logger => "the SIP logger",
         Source::Ami => "AMI",
         Source::Configuration => "the configuration",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn page(width: usize) -> Page {
+        Page { width, signs: false }
+    }
+
+    fn style() -> Style {
+        Style::new(true, false, "2026-11-22T18:35:21Z".parse().unwrap())
+    }
+
+    fn evidence(at: &str, direction: Option<&str>, source: &str, line: &str) -> serde_json::Value {
+        let (from, to) = match direction {
+            Some("out") => (Some("10.0.0.5:5060"), Some("203.0.113.7:5060")),
+            Some(_) => (Some("203.0.113.7:5060"), Some("10.0.0.5:5060")),
+            None => (None, None),
+        };
+        json!({"at": at, "direction": direction, "source": source, "line": line, "from": from, "to": to})
+    }
+
+    fn examination() -> serde_json::Value {
+        json!({
+            "trunk": "pbx1/airtel",
+            "subject": {
+                "registration": "airtel-reg",
+                "client_uri": "sip:acct1@sip.provider.example",
+                "server_uri": "sip:sip.provider.example",
+            },
+            "at": "2026-11-22T18:32:21.002Z",
+            "cause": "wrong_password",
+            "confidence": 0.796,
+            "fault": "configuration",
+            "summary": "The provider refuses the digest, and it was made of the configured password.",
+            "alternatives": [{"cause": "wrong_auth_username", "confidence": 0.2}],
+            "sources": ["hep", "configuration"],
+            "evidence": [
+                evidence("2026-11-22T18:32:20.991Z", Some("out"), "hep", "REGISTER sip:sip.provider.example"),
+                evidence("2026-11-22T18:32:20.996Z", Some("in"), "hep", "401 Unauthorized, Digest realm=\"asterisk\""),
+                evidence("2026-11-22T18:32:20.997Z", Some("out"), "hep",
+                    "REGISTER sip:sip.provider.example, Authorization Digest username=\"acct1\", realm=\"asterisk\""),
+                evidence("2026-11-22T18:32:21.002Z", Some("in"), "hep", "401 Unauthorized, Digest realm=\"asterisk\""),
+                evidence("2026-11-22T18:32:21.002Z", None, "configuration", "pjsip.conf:12 [airtel-auth] username=acct1"),
+            ],
+            "fix": {
+                "text": "Correct `password`, or ask the provider to reset it.",
+                "config": "[airtel-auth]\npassword=THE-PASSWORD-OF-THE-PROVIDER   ; a line that is longer than the page is wide, and is not broken",
+            },
+            "to_know_more": ["Nothing of the provider's side can be seen from here, so ask it what it has for this account."],
+            "layers": [
+                {"name": "registration", "finding": "problem", "line": "rejected since 2026-11-22T18:31:21Z, 3 failed attempts"},
+                {"name": "reachability", "finding": "ok", "line": "203.0.113.7:5060 answers within 5 ms"},
+                {"name": "sip_trace", "finding": "problem",
+                    "line": "REGISTER, 401 Unauthorized, REGISTER with credentials, 401 Unauthorized"},
+                {"name": "nat", "finding": "not_reached", "line": "x"},
+            ],
+        })
+    }
+
+    fn told(examination: serde_json::Value, width: usize) -> String {
+        let Examination { verdict, layers } = serde_json::from_value(examination).unwrap();
+        match verdict {
+            Verdict::Wrong(diagnosis) => report(&style(), page(width), &diagnosis, &layers, When::Age),
+            Verdict::Well(well) => report_well(&style(), page(width), &well, &layers),
+        }
+    }
+
+    #[test]
+    fn the_account_begins_with_the_cause_and_ends_with_what_to_do() {
+        assert_eq!(
+            told(examination(), 80),
+            r#"pbx1/airtel  wrong_password 80%, fault: configuration
+The provider refuses the digest, and it was made of the configured password.
+or else    wrong_auth_username 20%
+registers  airtel-reg sip:acct1@sip.provider.example at sip:sip.provider.example
+last seen  2026-11-22 18:32:21Z, 2m ago, by HEP, the configuration
+
+LAYERS
+  problem      registration  rejected for 4m, 3 failed attempts
+  ok           reachability  203.0.113.7:5060 answers within 5 ms
+  problem      sip trace     REGISTER, 401 Unauthorized, REGISTER with
+                             credentials, 401 Unauthorized
+  not reached  nat           x
+
+EXCHANGE, times UTC
+  2026-11-22   Asterisk 10.0.0.5:5060                           203.0.113.7:5060
+  18:32:20.991 |-- REGISTER sip:sip.provider.example ------------------------->|
+  18:32:20.996 |<- 401 Unauthorized, Digest realm="asterisk" ------------------|
+  18:32:20.997 |-- REGISTER sip:sip.provider.example, Authorization Digest --->|
+               |   username="acct1", realm="asterisk"                          |
+  18:32:21.002 |<- 401 Unauthorized, Digest realm="asterisk" ------------------|
+
+CONFIGURATION
+  pjsip.conf:12 [airtel-auth] username=acct1
+
+FIX
+  Correct `password`, or ask the provider to reset it.
+
+    [airtel-auth]
+    password=THE-PASSWORD-OF-THE-PROVIDER   ; a line that is longer than the page is wide, and is not broken
+
+TO KNOW MORE
+  - Nothing of the provider's side can be seen from here, so ask it what it has
+    for this account.
+"#
+        );
+    }
+
+    #[test]
+    fn only_what_is_to_be_copied_is_wider_than_the_page() {
+        for width in [60, 80, 100] {
+            for line in told(examination(), width).lines() {
+                assert!(line.chars().count() <= width || line.contains("is not broken"), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_wrong_is_said_first() {
+        let told = told(
+            json!({
+                "trunk": "pbx1/airtel", "subject": {}, "at": null, "cause": null, "summary": "Registered since 2026-11-22T18:31:21Z; nothing is wrong with it.",
+                "layers": [{"name": "identify", "finding": "unknown", "line": "the configuration is not known here"}],
+            }),
+            80,
+        );
+        assert_eq!(
+            told,
+            "pbx1/airtel  nothing wrong found\nRegistered for 4m; nothing is wrong with it.\n\nLAYERS\n  unknown      identify      the configuration is \
+             not known here\n"
+        );
+    }
+
+    #[test]
+    fn without_messages_what_was_seen_is_a_list() {
+        let mut one = examination();
+        one["evidence"] = json!([evidence("2026-11-22T18:32:21Z", None, "ami", "Rejected, and silence since")]);
+        let told = told(one, 80);
+        assert!(told.contains("\nSEEN\n  2026-11-22 18:32:21Z  AMI: Rejected, and silence since\n"), "{told}");
+        assert!(!told.contains("EXCHANGE"), "{told}");
+    }
+
+    #[test]
+    fn nobody_is_quite_sure_who_is_not() {
+        assert_eq!([1.0, 0.998, 0.8, 0.001, 0.0, f64::NAN].map(percent), ["100%", "99%", "80%", "1%", "0%", "0%"]);
     }
 }

@@ -17,6 +17,7 @@ mod told;
 
 use finding::Finding;
 use scene::{Scene, Standing};
+pub(super) use scene::{credentials, granted, identity};
 
 use super::{attempt::Outcome, case::Case, neighbours::Neighbours, verdict::Diagnosis};
 

@@ -411,7 +411,7 @@ pub(super) fn failed(attempt: &Attempt<'_>) -> bool {
 }
 
 /// The seconds that a success granted to our Contact; `None` where the answer does not say.
-pub(super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
+pub(in super::super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
     let leg = attempt.last()?;
     let answer = leg.answered()?;
     let contacts = answer.contacts();
@@ -432,7 +432,7 @@ pub(super) fn same_contact(one: &crate::wire::sip::NameAddr, other: &crate::wire
 }
 
 /// The digest credentials that an attempt sent last.
-pub(super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
+pub(in super::super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
     let message = attempt.with_credentials()?.asked()?;
     let mut all = message.credentials();
     let digest = all.iter().position(|one| one.scheme.eq_ignore_ascii_case("digest")).unwrap_or(0);
@@ -440,7 +440,7 @@ pub(super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
 }
 
 /// Which registration the case is about: the named one, the one with its URIs, else the last one in the trace.
-fn identity<'a>(case: &'a Case<'a>) -> (Option<&'a str>, Option<Wanted>) {
+pub(in super::super) fn identity<'a>(case: &'a Case<'a>) -> (Option<&'a str>, Option<Wanted>) {
     if let (Some(objects), Some(name)) = (case.objects, &case.registration)
         && let Some((name, _)) = objects.registrations.get_key_value(name.as_str())
         && let Some(wanted) = Wanted::configured(objects, name)
