@@ -40,7 +40,7 @@ use crate::{
         layers::{Examination, Layer, Verdict, Well, layers},
     },
     health::Reason,
-    ids::{PbxId, RegistrationName, TrunkId},
+    ids::{EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{Fact, Observation, RegistrationState},
     wire::{
         ami::{Action, client::LinkHandle},
@@ -531,18 +531,30 @@ impl Diagnostician {
             }
             known.reading = true;
             // Those that fail now, before those that did.
-            let mut names: BTreeSet<RegistrationName> = std::mem::take(&mut known.wanted);
+            // At first the lists of all: with which secret each is registered now is known only now.
+            let mut names = if known.read_at.is_none() { BTreeSet::new() } else { std::mem::take(&mut known.wanted) };
             while names.len() > DETAILED {
                 known.wanted.extend(names.pop_last());
             }
             let (link, brought, pbx) = (line.link.clone(), round.brought.clone(), pbx.clone());
+            let rights = line.status.borrow().rights;
+            let endpoints = self.endpoints_of(round.hub.interests(&pbx), &names);
             self.tasks.spawn(async move {
                 let wanted: Vec<RegistrationName> = names.iter().cloned().collect();
-                let (objects, gaps) = read_configuration(&link, &wanted).await;
+                let (objects, gaps) = read_configuration(&link, &wanted, &endpoints, rights).await;
                 let _ended =
                     brought.send(Brought::Configuration { pbx, names, objects: Box::new(objects), gaps }).await;
             });
         }
+    }
+
+    /// The endpoints of the trunks these registrations belong to.
+    fn endpoints_of(&self, interests: &[Interest], names: &BTreeSet<RegistrationName>) -> Vec<EndpointName> {
+        let board = self.board();
+        let of_these = interests.iter().filter(|interest| names.contains(&interest.registration));
+        let records = of_these.filter_map(|interest| board.trunk(&interest.trunk));
+        let endpoints: BTreeSet<EndpointName> = records.flat_map(|record| record.endpoints.iter().cloned()).collect();
+        endpoints.into_iter().collect()
     }
 
     /// Has Asterisk's own history read, where that may tell more.
@@ -765,8 +777,12 @@ impl Diagnostician {
         examined.sort_by(|a, b| badness(b).total_cmp(&badness(a)));
         let one = examined.into_iter().next()?;
         let Examined { diagnosis, layers, subject, seen_at, .. } = one;
+        let gaps = round.known.get(&pbx).map(|known| known.gaps.iter().map(ToString::to_string).collect::<Vec<_>>());
         let verdict = match diagnosis {
-            Some(diagnosis) => Verdict::Wrong(Box::new(diagnosis)),
+            Some(mut diagnosis) => Verdict::Wrong({
+                diagnosis.to_know_more.extend(gaps.unwrap_or_default());
+                Box::new(diagnosis)
+            }),
             None => Verdict::Well(Box::new(Well {
                 trunk: Some(trunk.clone()),
                 subject,
@@ -783,7 +799,13 @@ impl Diagnostician {
 /// Objects read before, with those that were read now laid over them.
 fn laid_over(mut before: Objects, now: Objects) -> Objects {
     before.registrations = now.registrations;
-    before.auths = now.auths;
+    for (name, mut auth) in now.auths {
+        // Those of others come without their secrets.
+        if let Some(known) = before.auths.remove(&name).filter(|_| auth.secrets.is_empty()) {
+            auth.secrets = known.secrets;
+        }
+        before.auths.insert(name, auth);
+    }
     before.endpoints.extend(now.endpoints);
     before.aors.extend(now.aors);
     before.identifies.extend(now.identifies);
