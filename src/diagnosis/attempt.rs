@@ -22,10 +22,12 @@ pub(super) const TIMER_B: Duration = Duration::from_secs(32);
 const SEEN_TWICE: Duration = Duration::from_millis(150);
 /// A challenge that was not answered within it will not be: Asterisk answers within milliseconds.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(1);
-/// So many transmissions of 11 mean that nothing came for 16 s and more: it ended in silence, or will.
-const MANY: u32 = 8;
+/// So many transmissions of 11 mean that nothing came for 15 s and more: it ended in silence, or will.
+const MANY: u32 = 7;
 /// So many transmissions (3 repeats, 3.5 s) mean silence so far.
 const SOME: u32 = 4;
+/// So many of an attempt that is over mean it too: its beginning was not captured.
+const FEW: u32 = 3;
 
 /// One request with its answer.
 #[derive(Debug, Clone)]
@@ -435,8 +437,7 @@ fn outcome<'a>(attempt: &Attempt<'a>, later: bool, horizon: Horizon, two_way: im
     }
     let Some(request) = last.request else { return Outcome::Open };
     let over = horizon.now >= after(request.at, TIMER_B) || later;
-    let long = last.last_sent.is_some_and(|at| between(request.at, at) >= TIMER_B / 2);
-    if last.sent >= MANY || (last.sent >= SOME && (over || long)) {
+    if last.sent >= MANY || (last.sent >= FEW && over) {
         return Outcome::Silent;
     }
     if last.sent >= SOME {

@@ -5,13 +5,16 @@
 //! around them. What was thrown away is counted.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     io::{self, Read},
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
 };
 
+use jiff::tz::TimeZone;
+
 use super::{
+    address,
     attempt::gives_up,
     case::Case,
     judge,
@@ -23,9 +26,10 @@ use crate::{
     clock::Timestamp,
     ids::{RegistrationName, TrunkId},
     wire::{
+        logger::{self, LogFact, LogItem, LoggerError, LoggerOptions},
         pcap::{self, CaptureError},
         pjsip::Objects,
-        sip::{Direction, Happening, Seen, SipMessage},
+        sip::{Direction, Happening, Seen, SipMessage, SipUri, Source},
     },
 };
 
@@ -46,7 +50,13 @@ const WRONG_CALLS_EACH: usize = 4;
 const WRONG_CALL_PEERS: usize = 1_000;
 /// Notices of the network kept, by what they are about, and of each.
 const MOST_NOTICES: usize = 2_048;
-const NOTICES_EACH: usize = 4;
+const NOTICES_EACH: usize = 12;
+/// Notices and calls that one registration is judged with.
+const MOST_SHARED: usize = 256;
+const MOST_SHARED_CALLS: usize = 64;
+/// Log lines kept of one registration, and of none in particular.
+const LINES_EACH: usize = 8;
+const LINES_OF_NONE: usize = 64;
 
 /// A registration that is known from elsewhere, so that a capture's can be given its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -103,6 +113,9 @@ pub enum AnalyseError {
     /// It is a capture, and a broken one.
     #[error("the capture cannot be read")]
     Capture(#[source] CaptureError),
+    /// It is a log, and reading it failed.
+    #[error("the log cannot be read")]
+    Log(#[source] LoggerError),
     /// It is neither a capture nor text.
     #[error("neither a capture (pcap, pcapng) nor a log: it begins with {0}")]
     Neither(String),
@@ -116,6 +129,35 @@ pub enum AnalyseError {
 /// # Errors
 /// [`AnalyseError`] if it is neither, or cannot be read. A capture that is cut is no error: the report says where.
 pub fn analyse(
+    input: impl Read,
+    objects: Option<&Objects>,
+    known: &[KnownRegistration],
+    progress: &mut dyn FnMut(u64),
+) -> Result<Report, AnalyseError> {
+    analyse_with(&Reading::default(), input, objects, known, progress)
+}
+
+/// How a file's times are to be read.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// A log's time zone: that of the PBX. A capture has none.
+    pub zone: TimeZone,
+    /// A log's lines are mostly without a year: they are of the latest year that keeps them before this.
+    pub not_after: Option<Timestamp>,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self { zone: TimeZone::UTC, not_after: None }
+    }
+}
+
+/// As [`analyse`], with what a log does not say of its times.
+///
+/// # Errors
+/// As [`analyse`].
+pub fn analyse_with(
+    reading: &Reading,
     mut input: impl Read,
     objects: Option<&Objects>,
     known: &[KnownRegistration],
@@ -136,7 +178,18 @@ pub fn analyse(
             let read = pcap::read(whole, &mut each, progress).map_err(AnalyseError::Capture)?;
             remarks.extend(remarks_of(&read));
         }
-        Format::Logger => read_log(whole, &mut analysis, progress, &mut remarks)?,
+        Format::Logger => {
+            let mut each = |item: LogItem| {
+                match item {
+                    LogItem::Seen(seen) => analysis.take(seen),
+                    LogItem::Fact(fact) => analysis.take_fact(fact),
+                }
+                ControlFlow::Continue(())
+            };
+            let log = LoggerOptions { zone: reading.zone.clone(), year: None, not_after: reading.not_after };
+            let read = logger::read(io::BufReader::new(whole), &mut each, log, progress).map_err(AnalyseError::Log)?;
+            remarks.extend(remarks_of_log(&read));
+        }
     }
     let mut report = analysis.report(objects, known, format);
     remarks.append(&mut report.remarks);
@@ -200,14 +253,19 @@ fn remarks_of(read: &pcap::CaptureReport) -> Vec<String> {
     remarks
 }
 
-fn read_log(
-    _input: impl Read,
-    _analysis: &mut Analysis,
-    _progress: &mut dyn FnMut(u64),
-    remarks: &mut Vec<String>,
-) -> Result<(), AnalyseError> {
-    remarks.push("log files cannot be read yet".to_owned());
-    Ok(())
+
+fn remarks_of_log(read: &logger::LoggerReport) -> Vec<String> {
+    let mut remarks = Vec::new();
+    if read.messages == 0 {
+        remarks.push("there is no SIP in it: was `pjsip set logger on` given, and does this file get VERBOSE lines?".to_owned());
+    }
+    let counted = [
+        (read.cut, "messages with lines missing"),
+        (read.undated, "lines without a date before them"),
+        (read.long_lines, "lines too long to be read whole"),
+    ];
+    remarks.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+    remarks
 }
 
 /// A trace taken in piece by piece, in memory that does not grow with it.
@@ -219,6 +277,8 @@ pub struct Analysis {
     neighbours: Neighbours,
     calls: Calls,
     notices: BTreeMap<(Option<SocketAddr>, Option<SocketAddr>, String), VecDeque<Seen>>,
+    /// Log lines by the registration they name.
+    log: HashMap<Option<Who>, VecDeque<LogFact>>,
     messages: u64,
     /// Sightings so far, which is the order of things.
     count: u64,
@@ -242,8 +302,8 @@ struct Group {
     success: Option<Chunk>,
     given_up: Option<Chunk>,
     open: Option<Chunk>,
-    attempts: u64,
     failed: u64,
+    succeeded: u64,
     /// The first success since the last failure, and how many there were.
     well_since: Option<(Timestamp, u64)>,
     touched: u64,
@@ -330,7 +390,6 @@ impl Group {
     /// The open attempt is over: it is kept where it may decide.
     fn close(&mut self, keep: usize) {
         let Some(chunk) = self.open.take() else { return };
-        self.attempts += 1;
         let at = chunk.seen.last().map(|seen| seen.at);
         let success = chunk.succeeded();
         if chunk.unregister && success {
@@ -338,6 +397,7 @@ impl Group {
             return;
         }
         if success {
+            self.succeeded += 1;
             self.well_since = match (self.well_since, at) {
                 (Some((since, count)), _) => Some((since, count + 1)),
                 (None, Some(at)) => Some((at, 1)),
@@ -363,7 +423,19 @@ impl Group {
         }
     }
 
-    /// What is kept, in order; the open attempt is closed first.
+    /// Where its REGISTERs went.
+    fn registrars(&self) -> BTreeSet<SocketAddr> {
+        let asked = |seen: &&Seen| seen.sip().is_some_and(|message| message.method().is_some());
+        self.chunks().iter().flat_map(|chunk| chunk.seen.iter().filter(asked)).filter_map(|seen| seen.to).collect()
+    }
+
+    /// A message of it that a log shows.
+    fn logged(&self) -> impl Iterator<Item = &Seen> {
+        let first = self.first.iter().flat_map(|chunk| &chunk.seen);
+        first.filter(|seen| seen.source == Source::Logger)
+    }
+
+    /// What is kept, in order; the open attempt is closed before.
     fn chunks(&self) -> Vec<&Chunk> {
         let single = [&self.first, &self.before, &self.success, &self.given_up];
         let mut all: Vec<&Chunk> = single.into_iter().flatten().chain(&self.failures).collect();
@@ -405,6 +477,25 @@ impl Analysis {
                 let what = format!("name {}", name.to_ascii_lowercase());
                 self.notice(what, seen);
             }
+        }
+    }
+
+    /// Takes a log line in.
+    pub fn take_fact(&mut self, fact: LogFact) {
+        self.last = self.last.max(Some(fact.at));
+        let who = fact
+            .client_uri
+            .as_deref()
+            .zip(fact.server_uri.as_deref())
+            .and_then(|(client, server)| Who::of_uris(client, server));
+        let most = if who.is_some() { LINES_EACH } else { LINES_OF_NONE };
+        if self.log.len() >= MOST_REGISTRATIONS && !self.log.contains_key(&who) {
+            return;
+        }
+        let kept = self.log.entry(who).or_default();
+        kept.push_back(fact);
+        while kept.len() > most {
+            kept.pop_front();
         }
     }
 
@@ -476,27 +567,24 @@ impl Analysis {
     }
 
     fn report(mut self, objects: Option<&Objects>, known: &[KnownRegistration], format: Format) -> Report {
-        let now = self.last;
-        let mut shared: Vec<Seen> = self.notices.values().flatten().cloned().collect();
-        shared.extend(self.calls.kept());
-        shared.sort_by_key(|seen| seen.at);
+        let mut groups: Vec<(Key, Group)> = self.groups.drain().collect();
+        groups.sort_by(|(one, _), (other, _)| one.cmp(other));
+        for (_, group) in &mut groups {
+            group.close(usize::MAX);
+        }
+        let shared = Shared::of(&mut self, &groups);
+        let court = Court { objects, known, neighbours: &self.neighbours, shared: &shared, now: self.last };
         let mut ranked: Vec<(Rank, Diagnosis)> = Vec::new();
         let mut healthy = 0;
         let mut undecided = 0;
-        let mut groups: Vec<(Key, Group)> = self.groups.drain().collect();
-        groups.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let mut met: Vec<Who> = Vec::new();
-        for (key, group) in &mut groups {
-            group.close(usize::MAX);
-            met.push(key.who.clone());
-            let court = Court { key, objects, known, neighbours: &self.neighbours, now };
-            let found = court.judge(group, &shared);
+        for (key, group) in &groups {
+            let found = court.judge(key, group);
             if found.is_empty() {
                 if group.well_since.is_some() { healthy += 1 } else { undecided += 1 }
             }
             ranked.extend(found);
         }
-        ranked.extend(without_register(objects, known, &met, &shared, &self.neighbours, now));
+        ranked.extend(court.judge_others(&groups));
         ranked.sort_by(|(one_rank, one), (other_rank, other)| {
             one_rank
                 .cmp(other_rank)
@@ -521,6 +609,79 @@ impl Analysis {
     }
 }
 
+/// What several registrations may have to do with.
+#[derive(Debug, Default)]
+struct Shared {
+    notices: Vec<Seen>,
+    calls: Vec<CallOf>,
+    /// How many registrations are at a registrar.
+    at: HashMap<SocketAddr, usize>,
+    log: HashMap<Option<Who>, Vec<LogFact>>,
+}
+
+/// A call, with what tells whose it is.
+#[derive(Debug)]
+struct CallOf {
+    ends: BTreeSet<SocketAddr>,
+    users: BTreeSet<String>,
+    seen: Vec<Seen>,
+}
+
+impl Shared {
+    fn of(analysis: &mut Analysis, groups: &[(Key, Group)]) -> Self {
+        let mut at: HashMap<SocketAddr, usize> = HashMap::new();
+        for (_, group) in groups {
+            for registrar in group.registrars() {
+                *at.entry(registrar).or_default() += 1;
+            }
+        }
+        let calls = std::mem::take(&mut analysis.calls).kept().into_iter().map(CallOf::of).collect();
+        let log = analysis.log.drain().map(|(who, lines)| (who, lines.into_iter().collect())).collect();
+        Self { notices: std::mem::take(&mut analysis.notices).into_values().flatten().collect(), calls, at, log }
+    }
+
+    /// What of it may be about a registration at these addresses. Its judge looks closer; this bounds what it looks at.
+    fn about(&self, addresses: &BTreeSet<SocketAddr>, users: &[&str]) -> Vec<Seen> {
+        let ips: BTreeSet<IpAddr> = addresses.iter().map(SocketAddr::ip).collect();
+        let near = |end: Option<SocketAddr>| end.is_some_and(|end| ips.contains(&end.ip()));
+        let notices = self.notices.iter().rev().filter(|seen| match &seen.what {
+            Happening::NameError { .. } => true,
+            Happening::Sip(_)
+            | Happening::Unreachable { .. }
+            | Happening::Refused
+            | Happening::Unanswered
+            | Happening::TlsAlert { .. } => near(seen.from) || near(seen.to),
+        });
+        let mut all: Vec<Seen> = notices.take(MOST_SHARED).cloned().collect();
+        let alone = addresses.iter().all(|address| self.at.get(address).copied().unwrap_or_default() <= 1);
+        let calls = self.calls.iter().rev().filter(|call| {
+            call.ends.iter().any(|end| ips.contains(&end.ip()))
+                && (alone || users.iter().any(|user| call.users.contains(*user)))
+        });
+        all.extend(calls.take(MOST_SHARED_CALLS).flat_map(|call| call.seen.iter().cloned()));
+        all
+    }
+
+    /// The log lines about a registration, and those that name none.
+    fn log_of(&self, who: &Who) -> Vec<LogFact> {
+        let own = self.log.get(&Some(who.clone()));
+        own.into_iter().chain(self.log.get(&None)).flatten().cloned().collect()
+    }
+}
+
+impl CallOf {
+    fn of(seen: Vec<Seen>) -> Self {
+        let ends = seen.iter().flat_map(|one| [one.from, one.to]).flatten().collect();
+        let mut users = BTreeSet::new();
+        if let Some(invite) = seen.first().and_then(Seen::sip) {
+            let named = [invite.from(), invite.to()].into_iter().flatten().chain(invite.contacts());
+            users.extend(named.filter_map(|one| one.uri?.user));
+            users.extend(invite.target().and_then(|uri| uri.user));
+        }
+        Self { ends, users, seen }
+    }
+}
+
 /// How bad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
@@ -529,21 +690,24 @@ enum Rank {
     Flawed,
 }
 
-/// What one registration is judged with.
+/// What registrations are judged with.
 struct Court<'a> {
-    key: &'a Key,
     objects: Option<&'a Objects>,
     known: &'a [KnownRegistration],
     neighbours: &'a Neighbours,
+    shared: &'a Shared,
     now: Option<Timestamp>,
 }
 
 impl Court<'_> {
-    fn judge(&self, group: &Group, shared: &[Seen]) -> Vec<(Rank, Diagnosis)> {
+    fn judge(&self, key: &Key, group: &Group) -> Vec<(Rank, Diagnosis)> {
         let chunks = group.chunks();
-        let with_all = |seen: Vec<Seen>| seen.into_iter().chain(shared.iter().cloned()).collect::<Vec<Seen>>();
-        let all: Vec<Seen> = chunks.iter().flat_map(|chunk| chunk.seen.iter().cloned()).collect();
-        let now = self.verdict(&with_all(all));
+        let users = [key.who.user.as_str(), key.contact_user.as_deref().unwrap_or_default()];
+        let shared = self.shared.about(&group.registrars(), &users);
+        let log = self.shared.log_of(&key.who);
+        let tally = (group.failed, group.succeeded);
+        let all = chunks.iter().flat_map(|chunk| chunk.seen.iter()).chain(&shared).cloned().collect::<Vec<Seen>>();
+        let now = self.verdict(key, &all, &log, tally);
         let Some((since, count)) = group.well_since else {
             return now.map(|now| (rank(&now), now)).into_iter().collect();
         };
@@ -552,28 +716,91 @@ impl Court<'_> {
             let until: Vec<Seen> = chunks
                 .iter()
                 .filter(|chunk| chunk.order <= failed.order)
-                .flat_map(|chunk| chunk.seen.iter().cloned())
-                .chain(shared.iter().filter(|seen| seen.sip().is_none()).cloned())
+                .flat_map(|chunk| chunk.seen.iter())
+                .chain(shared.iter().filter(|seen| seen.sip().is_none() && seen.at < since))
+                .cloned()
                 .collect();
-            self.verdict(&until).filter(|diagnosis| !diagnosis.cause.concerns_registered())
+            let found = self.verdict(key, &until, &log, (group.failed, group.succeeded.saturating_sub(count)));
+            found.filter(|diagnosis| !diagnosis.cause.concerns_registered())
         });
         let mut found = Vec::new();
         if let Some(mut diagnosis) = last_failure {
             let times = if count == 1 { "once".to_owned() } else { format!("{count} times") };
-            let words = format!("; it is well again since {}, registered {times}.", since.strftime("%H:%M:%S"));
             if diagnosis.summary.ends_with('.') {
                 diagnosis.summary.pop();
             }
-            diagnosis.summary.push_str(&words);
+            diagnosis.summary.push_str(&format!("; it is well again since {since:.0}, registered {times}."));
             found.push((Rank::Recovered, diagnosis));
         }
-        found.extend(now.map(|now| (rank(&now), now)));
+        // A failure after the last success, of which nothing more than a log line is known, was found twice.
+        found.extend(now.filter(|now| found.iter().all(|(_, one)| one.cause != now.cause)).map(|now| (rank(&now), now)));
         found
     }
 
-    fn verdict(&self, seen: &[Seen]) -> Option<Diagnosis> {
-        let mut case = Case { seen, objects: self.objects, now: self.now, ..Case::default() };
-        name(&mut case, self.key, self.known);
+    /// Registrations that are known from elsewhere, of which no REGISTER was seen: the name did not resolve, the connection
+    /// failed, or only calls or log lines are in the trace.
+    fn judge_others(&self, groups: &[(Key, Group)]) -> Vec<(Rank, Diagnosis)> {
+        let met: HashSet<&Who> = groups.iter().map(|(key, _)| &key.who).collect();
+        let mut others: BTreeMap<Who, Option<(RegistrationName, String, String)>> = BTreeMap::new();
+        let configured = self.objects.into_iter().flat_map(|objects| &objects.registrations).filter_map(|(name, own)| {
+            Some((RegistrationName::try_from(name.clone()).ok()?, own.client_uri.clone(), own.server_uri.clone()))
+        });
+        let known =
+            self.known.iter().map(|own| (own.registration.clone(), own.client_uri.clone(), own.server_uri.clone()));
+        for (name, client, server) in configured.chain(known) {
+            if let Some(who) = Who::of_uris(&client, &server) {
+                others.entry(who).or_insert(Some((name, client, server)));
+            }
+        }
+        for who in self.shared.log.keys().flatten() {
+            others.entry(who.clone()).or_insert(None);
+        }
+        others.retain(|who, _| !met.contains(who));
+        let judge = |(who, named): (Who, Option<(RegistrationName, String, String)>)| {
+            let key = Key { who, contact_user: None };
+            let addresses = self.configured_addresses(named.as_ref(), &key.who);
+            let seen = self.shared.about(&addresses, &[key.who.user.as_str()]);
+            let log = self.shared.log_of(&key.who);
+            if seen.is_empty() && log.is_empty() {
+                return None;
+            }
+            let mut case = self.case(&key, &seen, &log);
+            if let Some((name, client, server)) = named {
+                case.registration = Some(name);
+                case.client_uri = Some(client);
+                case.server_uri = Some(server);
+            }
+            // That the log shows others' SIP, and none of this one, tells that it sent none.
+            let shown: Vec<Seen> = groups.iter().flat_map(|(_, group)| group.logged().cloned()).take(1).chain(seen.iter().cloned()).collect();
+            case.seen = &shown;
+            let found = judge::judge(&case, self.neighbours)?;
+            Some((rank(&found), found))
+        };
+        others.into_iter().filter_map(judge).collect()
+    }
+
+    fn configured_addresses(
+        &self,
+        named: Option<&(RegistrationName, String, String)>,
+        who: &Who,
+    ) -> BTreeSet<SocketAddr> {
+        let mut all: BTreeSet<SocketAddr> =
+            address::literal(&who.registrar).map(|ip| SocketAddr::new(ip, who.port)).into_iter().collect();
+        let proxy = named
+            .and_then(|(name, _, _)| self.objects?.registrations.get(name.as_str())?.outbound_proxy.as_deref())
+            .and_then(SipUri::parse);
+        all.extend(proxy.and_then(|uri| Some(SocketAddr::new(address::literal(&uri.host)?, who::port(&uri)))));
+        all
+    }
+
+    fn case<'c>(&'c self, key: &Key, seen: &'c [Seen], log: &'c [LogFact]) -> Case<'c> {
+        let mut case = Case { seen, log, objects: self.objects, now: self.now, ..Case::default() };
+        name(&mut case, key, self.known);
+        case
+    }
+
+    fn verdict(&self, key: &Key, seen: &[Seen], log: &[LogFact], tally: (u64, u64)) -> Option<Diagnosis> {
+        let case = Case { tally: Some(tally), ..self.case(key, seen, log) };
         judge::judge(&case, self.neighbours)
     }
 }
@@ -585,7 +812,7 @@ fn rank(diagnosis: &Diagnosis) -> Rank {
 /// Gives a trace's registration its name, from the configuration or from what is known.
 fn name(case: &mut Case<'_>, key: &Key, known: &[KnownRegistration]) {
     let Who { user, host, registrar, port } = &key.who;
-    let (host, registrar) = (super::address::in_uri(host), super::address::in_uri(registrar));
+    let (host, registrar) = (address::in_uri(host), address::in_uri(registrar));
     let at = if user.is_empty() { String::new() } else { format!("{}@", escape(user)) };
     case.client_uri = Some(format!("sip:{at}{host}"));
     case.server_uri = Some(format!("sip:{registrar}:{port}"));
@@ -627,46 +854,6 @@ fn escape(user: &str) -> String {
         if plain { out.push(char::from(byte)) } else { out.push_str(&format!("%{byte:02X}")) }
     }
     out
-}
-
-/// Registrations that are known, of which no REGISTER was seen: the name did not resolve, the connection failed, or only
-/// calls are in the trace.
-fn without_register(
-    objects: Option<&Objects>,
-    known: &[KnownRegistration],
-    met: &[Who],
-    shared: &[Seen],
-    neighbours: &Neighbours,
-    now: Option<Timestamp>,
-) -> Vec<(Rank, Diagnosis)> {
-    let mut wanted: BTreeMap<String, (String, String)> = BTreeMap::new();
-    for (name, own) in objects.into_iter().flat_map(|objects| &objects.registrations) {
-        wanted.insert(name.clone(), (own.client_uri.clone(), own.server_uri.clone()));
-    }
-    for own in known {
-        let uris = (own.client_uri.clone(), own.server_uri.clone());
-        wanted.entry(own.registration.as_str().to_owned()).or_insert(uris);
-    }
-    wanted
-        .into_iter()
-        .filter(|(_, (client, server))| Who::of_uris(client, server).is_some_and(|who| !met.contains(&who)))
-        .filter_map(|(name, (client, server))| {
-            let registration = RegistrationName::try_from(name).ok();
-            let trunk = known.iter().find(|one| Some(&one.registration) == registration.as_ref());
-            let case = Case {
-                trunk: trunk.and_then(|one| one.trunk.clone()),
-                registration,
-                client_uri: Some(client),
-                server_uri: Some(server),
-                objects,
-                seen: shared,
-                now,
-                ..Case::default()
-            };
-            judge::judge(&case, neighbours)
-        })
-        .map(|diagnosis| (rank(&diagnosis), diagnosis))
-        .collect()
 }
 
 /// The calls of a trace: the last ones, and of those that went wrong a few per peer.
@@ -720,8 +907,10 @@ impl Calls {
         }
     }
 
-    fn kept(&self) -> Vec<Seen> {
-        let wrong = self.wrong.values().flatten().flatten();
-        wrong.chain(self.by_id.values().flatten()).cloned().collect()
+    /// What is kept, the newest last.
+    fn kept(mut self) -> Vec<Vec<Seen>> {
+        let mut all: Vec<Vec<Seen>> = self.wrong.into_values().flatten().collect();
+        all.extend(self.order.iter().filter_map(|id| self.by_id.remove(id)));
+        all
     }
 }

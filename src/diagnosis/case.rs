@@ -7,6 +7,7 @@ use crate::{
     ids::{RegistrationName, TrunkId},
     observation::RegistrationState,
     wire::{
+        logger::LogFact,
         pjsip::Objects,
         sip::trace::{Seen, Source},
     },
@@ -31,8 +32,12 @@ pub struct Case<'a> {
     pub seen: &'a [Seen],
     /// Which sources watched, and since when: only where one watched, its silence says anything.
     pub watched: Vec<Watched>,
+    /// Log lines, of this registration and maybe of others.
+    pub log: &'a [LogFact],
     /// What AMI told of it.
     pub facts: Option<RegistrationFacts>,
+    /// How many attempts failed and how many succeeded, where `seen` holds only some of them.
+    pub tally: Option<(u64, u64)>,
     /// It is now; `None` of a capture, where the last thing seen is.
     pub now: Option<Timestamp>,
 }

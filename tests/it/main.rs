@@ -5,6 +5,7 @@ mod architecture;
 mod capture;
 mod config;
 mod dependencies;
+mod diagnosis;
 mod lab;
 mod robust;
 mod store_contract;

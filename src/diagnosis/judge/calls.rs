@@ -6,20 +6,23 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
 };
 
 use super::{
     super::{
         address, tell,
         verdict::{Cause, Fault},
-        who::{self, Who},
+        who::Who,
     },
     finding::{Finding, More},
     mend,
     scene::Scene,
 };
-use crate::wire::sip::{Direction, Seen, SipMessage};
+use crate::wire::{
+    logger::LogFactKind,
+    sip::{Direction, Seen, SipMessage, Source},
+};
 use Cause::{CallsRejected, IdentifyMissing, MediaBlocked, NatContact};
 
 /// One INVITE and how it ended.
@@ -45,19 +48,41 @@ impl Call<'_> {
 /// What is wrong with its calls.
 pub(super) fn calls<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     let calls = of_trunk(scene);
-    unidentified(scene, &calls).or_else(|| rejected(scene, &calls))
+    unidentified(scene, &calls).or_else(|| logged(scene)).or_else(|| rejected(scene, &calls))
+}
+
+/// Log lines on INVITEs from the provider that match no endpoint.
+fn logged<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
+    let peers = scene.provider_addresses();
+    let own: BTreeSet<IpAddr> = scene.own_addresses().iter().map(SocketAddr::ip).collect();
+    let (fact, peer) = scene
+        .case
+        .log
+        .iter()
+        .filter_map(|fact| {
+            let LogFactKind::Unidentified { method, remote: Some(remote), .. } = &fact.kind else { return None };
+            let known = peers.contains(remote)
+                || (!own.contains(&remote.ip()) && peers.iter().any(|peer| peer.ip() == remote.ip()));
+            (method == "INVITE" && known).then_some((fact, *remote))
+        })
+        .max_by_key(|(fact, _)| fact.at)?;
+    let summary = format!(
+        "Asterisk's log says that a call from {peer}, the provider of {}, matches no endpoint",
+        scene.account(),
+    );
+    let found = Finding::new(&[(IdentifyMissing, 0.9)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
+    Some(found.line_at(fact.at, Source::Logger, super::logged::words(&fact.kind)))
 }
 
 /// Inbound INVITEs that we challenge.
 fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>> {
     let inbound = |call: &&Call<'a>| call.direction == Direction::In;
-    let challenged = |call: &&Call<'a>| inbound(call) && !call.credentials && matches!(call.status(), Some(401 | 407));
+    let challenged =
+        |call: &&Call<'a>| inbound(call) && !call.credentials && matches!(call.status(), Some(401 | 407));
     let last = calls.iter().filter(challenged).max_by_key(|call| call.invite.at)?;
     // Since then one came through: it is mended.
     let mended = calls.iter().filter(inbound).any(|call| {
-        call.invite.at > last.invite.at
-            && !call.credentials
-            && (call.progress || matches!(call.status(), Some(200..=299)))
+        call.invite.at > last.invite.at && !call.credentials && (call.progress || matches!(call.status(), Some(200..=299)))
     });
     if mended {
         return None;
@@ -72,32 +97,23 @@ fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>
         if count == 1 { "was" } else { "were" },
         last.status().unwrap_or_default(),
     );
-    let endpoint_name = scene.registration.and_then(|own| own.endpoint.as_deref());
     let objects = scene.case.objects;
-    let endpoint = endpoint_name.and_then(|name| objects?.endpoints.get(name));
+    let endpoint = scene.endpoint();
+    let endpoint_name = endpoint.map(|(name, _)| name);
     let admitted = objects.and_then(|objects| {
         objects.identifies.iter().find(|(_, identify)| {
-            identify.matches.iter().any(|own| admits(own, peer))
-                && (endpoint_name.is_none() || identify.endpoint.as_deref() == endpoint_name)
+            identify.admits(peer.ip()) && (endpoint_name.is_none() || identify.endpoint.as_deref() == endpoint_name)
         })
     });
-    if let (Some((identify, _)), Some(endpoint)) = (admitted, endpoint)
+    if let (Some((identify, _)), Some((name, endpoint))) = (admitted, endpoint)
         && !endpoint.auth.is_empty()
     {
-        let name = tell::value(endpoint_name.unwrap_or_default());
-        let summary = format!(
-            "{told}: [{}] matches it, but [{name}] has auth= set and so asks for a password",
-            tell::value(identify)
-        );
+        let name = tell::value(name);
+        let summary = format!("{told}: [{}] matches it, but [{name}] has auth= set and so asks for a password", tell::value(identify));
         return Some(
-            Finding::new(
-                &[(CallsRejected, 0.7), (IdentifyMissing, 0.2)],
-                Fault::Configuration,
-                summary,
-                mend::inbound_auth(scene),
-            )
-            .settings([format!("[{name}] auth={}", tell::value(&endpoint.auth.join(",")))])
-            .seen(seen),
+            Finding::new(&[(CallsRejected, 0.7), (IdentifyMissing, 0.2)], Fault::Configuration, summary, mend::inbound_auth(scene))
+                .settings([format!("[{name}] auth={}", tell::value(&endpoint.auth.join(",")))])
+                .seen(seen),
         );
     }
     let known = objects.is_some_and(|objects| objects.complete.endpoints);
@@ -108,8 +124,7 @@ fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>
         (true, true) => 0.5,
     };
     let summary = format!("{told}: no identify section matches that address");
-    let found =
-        Finding::new(&[(IdentifyMissing, sure)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
+    let found = Finding::new(&[(IdentifyMissing, sure)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
     Some(found.seen(seen).more((!known).then_some(More::Configuration)))
 }
 
@@ -129,12 +144,11 @@ fn rejected<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>> {
     // destination's, and nothing is said of a trunk for that.
     let good = |call: &&Call<'a>| outbound(call) && (call.progress || matches!(call.status(), Some(200..=299)));
     let count = calls.iter().filter(refused).count();
-    if calls.iter().any(|call| good(&call) && call.invite.at > last.invite.at)
-        || calls.iter().filter(good).count() >= count
-    {
+    if calls.iter().any(|call| good(&call) && call.invite.at > last.invite.at) || calls.iter().filter(good).count() >= count {
         return None;
     }
-    let destinations: BTreeSet<String> = calls.iter().filter(refused).filter_map(|call| called(call.invite)).collect();
+    let destinations: BTreeSet<String> =
+        calls.iter().filter(refused).filter_map(|call| called(call.invite)).collect();
     let status = last.status().unwrap_or_default();
     let answer = last.end.and_then(Seen::sip).map(tell::answer).unwrap_or_default();
     let told = format!(
@@ -184,8 +198,7 @@ pub(super) fn media<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     );
     let fix = mend::external(scene, None);
     Some(
-        Finding::new(&[(MediaBlocked, 0.7), (NatContact, 0.2)], Fault::Configuration, summary, fix)
-            .seen(evidence(call)),
+        Finding::new(&[(MediaBlocked, 0.7), (NatContact, 0.2)], Fault::Configuration, summary, fix).seen(evidence(call)),
     )
 }
 
@@ -223,13 +236,7 @@ fn of_trunk<'a>(scene: &Scene<'a>) -> Vec<Call<'a>> {
             let credentials = !message.credentials().is_empty();
             // A re-INVITE within the call says nothing of whether calls come about.
             let within = message.to().is_some_and(|to| to.parameter("tag").is_some());
-            let call = all.entry(id.into_owned()).or_insert(Call {
-                direction,
-                invite: seen,
-                credentials,
-                end: None,
-                progress: false,
-            });
+            let call = all.entry(id.into_owned()).or_insert(Call { direction, invite: seen, credentials, end: None, progress: false });
             if !within && seen.at >= call.invite.at {
                 call.invite = seen;
             }
@@ -247,8 +254,9 @@ fn of_trunk<'a>(scene: &Scene<'a>) -> Vec<Call<'a>> {
             100 => {}
             101..=199 => call.progress = true,
             _ => {
-                let later =
-                    |known: &Seen| known.sip().and_then(SipMessage::cseq).is_none_or(|(number, _)| number <= cseq);
+                let later = |known: &Seen| {
+                    known.sip().and_then(SipMessage::cseq).is_none_or(|(number, _)| number <= cseq)
+                };
                 if call.end.is_none_or(later) {
                     call.end = Some(seen);
                 }
@@ -263,7 +271,8 @@ fn direction(seen: &Seen, peers: &BTreeSet<SocketAddr>, own: &BTreeSet<SocketAdd
     let own_ip = |address: &SocketAddr| own.iter().any(|known| known.ip() == address.ip());
     let at_peer = |address: Option<SocketAddr>| {
         address.is_some_and(|address| {
-            peers.contains(&address) || (!own_ip(&address) && peers.iter().any(|known| known.ip() == address.ip()))
+            peers.contains(&address)
+                || (!own_ip(&address) && peers.iter().any(|known| known.ip() == address.ip()))
         })
     };
     match seen.direction {
@@ -298,9 +307,7 @@ fn is_ours(scene: &Scene<'_>, message: &SipMessage, direction: Direction) -> boo
     let mut names: BTreeSet<String> = BTreeSet::from([wanted.who.user.clone()]);
     names.extend(scene.registration.and_then(|own| own.contact_user.clone()));
     names.extend(scene.auths().into_iter().filter_map(|(_, auth)| auth?.username.clone()));
-    let endpoint = scene.registration.and_then(|own| own.endpoint.as_deref());
-    let endpoint = endpoint.and_then(|name| scene.case.objects?.endpoints.get(name));
-    names.extend(endpoint.and_then(|endpoint| endpoint.from_user.clone()));
+    names.extend(scene.endpoint().and_then(|(_, endpoint)| endpoint.from_user.clone()));
     names.remove("");
     let user_is_ours = |user: Option<String>| user.is_some_and(|user| names.contains(&user));
     match direction {
@@ -325,34 +332,6 @@ fn is_ours(scene: &Scene<'_>, message: &SipMessage, direction: Direction) -> boo
 
 fn called(invite: &Seen) -> Option<String> {
     invite.sip()?.to()?.uri?.user
-}
-
-/// Whether a `match` of an identify admits an address: an address with or without a mask, or a name, which tells nothing.
-fn admits(own: &str, peer: SocketAddr) -> bool {
-    let (base, mask) = own.split_once('/').map_or((own, None), |(base, mask)| (base, Some(mask)));
-    let Some(base) = address::literal(who::host(base).as_str()) else { return false };
-    match (base, peer.ip()) {
-        (std::net::IpAddr::V4(base), std::net::IpAddr::V4(peer)) => {
-            let bits = mask_of(mask, 32).unwrap_or(32).min(32);
-            let keep = if bits == 0 { 0 } else { u32::MAX << (32 - bits) };
-            u32::from(base) & keep == u32::from(peer) & keep
-        }
-        (std::net::IpAddr::V6(base), std::net::IpAddr::V6(peer)) => {
-            let bits = mask_of(mask, 128).unwrap_or(128).min(128);
-            let keep = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
-            u128::from(base) & keep == u128::from(peer) & keep
-        }
-        (std::net::IpAddr::V4(_) | std::net::IpAddr::V6(_), _) => false,
-    }
-}
-
-fn mask_of(mask: Option<&str>, most: u32) -> Option<u32> {
-    let mask = mask?;
-    if let Ok(bits) = mask.parse() {
-        return Some(bits);
-    }
-    let dotted: std::net::Ipv4Addr = mask.parse().ok()?;
-    Some(u32::from(dotted).leading_ones().min(most))
 }
 
 /// The address of the SDP's first `c=` line (RFC 4566 section 5.7).

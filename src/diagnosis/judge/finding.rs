@@ -43,7 +43,7 @@ pub(super) struct Finding<'a> {
     attempt: Option<usize>,
     settings: Vec<String>,
     others: Vec<(&'a Seen, Option<Direction>)>,
-    told: Vec<(Timestamp, String)>,
+    told: Vec<(Timestamp, Source, String)>,
     more: BTreeSet<More>,
 }
 
@@ -94,8 +94,19 @@ impl<'a> Finding<'a> {
     }
 
     /// What AMI told.
-    pub(super) fn told_at(mut self, at: Timestamp, line: String) -> Self {
-        self.told.push((at, line));
+    pub(super) fn told_at(self, at: Timestamp, line: String) -> Self {
+        self.line_at(at, Source::Ami, line)
+    }
+
+    /// What somebody else told.
+    pub(super) fn line_at(mut self, at: Timestamp, source: Source, line: String) -> Self {
+        self.told.push((at, source, line));
+        self
+    }
+
+    /// The lines that another finding rests on.
+    pub(super) fn with_lines_of(mut self, other: Self) -> Self {
+        self.told.extend(other.told);
         self
     }
 
@@ -215,11 +226,11 @@ impl<'a> Finding<'a> {
                 }
             }
         }
-        for (at, line) in self.told.iter().take(room - all.len()) {
+        for (at, source, line) in self.told.iter().take(room - all.len()) {
             all.push(Evidence {
                 at: *at,
                 direction: None,
-                source: Source::Ami,
+                source: *source,
                 line: tell::line(line),
                 from: None,
                 to: None,

@@ -56,9 +56,13 @@ fn transport(scene: &Scene<'_>) -> String {
 }
 
 fn endpoint(scene: &Scene<'_>) -> (String, String) {
-    let name = scene.registration.and_then(|own| own.endpoint.clone()).unwrap_or_else(|| "ENDPOINT".to_owned());
-    let place = scene.case.objects.and_then(|objects| objects.endpoints.get(&name)).and_then(|own| own.place.as_ref());
-    (head(&name, place), tell::value(&name))
+    match scene.endpoint() {
+        Some((name, own)) => (head(name, own.place.as_ref()), tell::value(name)),
+        None => {
+            let name = scene.registration.and_then(|own| own.endpoint.as_deref()).unwrap_or("ENDPOINT");
+            (head(name, None), tell::value(name))
+        }
+    }
 }
 
 pub(super) fn password(scene: &Scene<'_>) -> Fix {

@@ -4,10 +4,11 @@
 //! verdict is, and why, is in `docs/diagnosis.md`: the numbers here and the table there are one thing.
 //!
 //! `refused` judges an attempt that got an answer, `silent` one that got none, `registered` a trunk that is registered,
-//! `calls` its INVITEs, `told` what AMI alone can tell. All of them return a [`Finding`]; `mend` writes the fixes.
+//! `calls` its INVITEs, `told` what AMI alone can tell, `logged` what log lines prove. All of them return a [`Finding`]; `mend` writes the fixes.
 
 mod calls;
 mod finding;
+mod logged;
 mod mend;
 mod refused;
 mod registered;
@@ -73,6 +74,8 @@ fn find<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
         }
         Standing::Unregistered(at) => Some(told::unregistered(scene, at)),
         Standing::Unseen => told::rejected(scene),
-        Standing::Unknown => calls::calls(scene).or_else(|| silent::before_any(scene)),
+        Standing::Unknown => {
+            logged::only(scene).or_else(|| silent::before_any(scene)).or_else(|| calls::calls(scene))
+        }
     }
 }

@@ -7,11 +7,11 @@ use super::{
         verdict::{Cause, Fault},
     },
     finding::{Finding, More},
-    mend,
+    logged, mend,
     scene::{self, Before, Scene},
 };
 use crate::wire::{
-    pjsip::Auth,
+    pjsip::{Auth, Kind},
     sip::{
         Algorithm, Challenge, Credentials, SipMessage,
         digest::{Match, Secret},
@@ -314,8 +314,17 @@ pub(super) fn unanswered<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Findin
         let summary = format!("{}, without a challenge that could be answered", refuses(scene, answer));
         return Finding::unknown(0.5, &[(ProviderUnavailable, 0.4)], Fault::Provider, summary, mend::ask(scene));
     }
-    if let Some(found) = by_configuration(scene, &challenges, &told) {
-        return found;
+    let by_log = attempt
+        .last()
+        .and_then(|leg| leg.answer)
+        .and_then(|seen| logged::unanswered(scene, seen.at, &challenges, &told));
+    match (by_configuration(scene, &challenges, &told), by_log) {
+        // What the file says now need not be what Asterisk has loaded; what it logged is.
+        (Some(configured), Some(log)) if configured.cause() == Cause::Unknown => return log,
+        (Some(configured), Some(log)) => return configured.with_lines_of(log),
+        (Some(configured), None) => return configured,
+        (None, Some(log)) => return log,
+        (None, None) => {}
     }
     // Without the configuration. What was answered before, and is not now, has changed over there.
     let answered_before = scene.earlier(attempt).filter_map(scene::credentials).last();
@@ -374,8 +383,9 @@ fn by_configuration<'a>(scene: &Scene<'a>, challenges: &[Challenge], told: &str)
     }
     let known: Vec<(&str, &Auth)> = auths.iter().filter_map(|&(section, auth)| Some((section, auth?))).collect();
     if known.is_empty() {
-        let all = scene.case.objects.is_some_and(|objects| objects.complete.auths);
-        let missing = tell::value(auths.first().map_or("", |&(section, _)| section));
+        let first = auths.first().map_or("", |&(section, _)| section);
+        let all = scene.case.objects.is_some_and(|objects| objects.is_missing(Kind::Auth, first));
+        let missing = tell::value(first);
         let summary = format!("{told}: [{name}] names outbound_auth \"{missing}\", and there is no such auth section");
         let sure = if all { 0.95 } else { 0.6 };
         let alternatives = if all { 0.03 } else { 0.2 };

@@ -16,12 +16,14 @@ use super::{
         who::{self, Wanted, Who},
     },
     finding::More,
+    logged,
 };
 use crate::{
     clock::{Timestamp, after},
     observation::RegistrationState,
     wire::{
-        pjsip::{Auth, Place, Registration, Transport},
+        logger::LogFact,
+        pjsip::{Auth, Endpoint, Place, Registration, Transport},
         sip::{Credentials, Direction, Happening, Seen, SipMessage, SipUri, Source},
     },
 };
@@ -81,7 +83,12 @@ impl<'a> Scene<'a> {
         let now = case.now.max(seen_last).or_else(|| case.facts.as_ref().map(|facts| facts.since));
         let now = now.unwrap_or(Timestamp::UNIX_EPOCH);
         let rejected_at = case.facts.as_ref().filter(|facts| facts.state == Some(RegistrationState::Rejected));
-        let horizon = Horizon { now, rejected_at: rejected_at.and_then(|facts| facts.last_event_at) };
+        let logged = wanted.as_ref().and_then(|wanted| {
+            let ends = |fact: &&LogFact| logged::ends(&fact.kind) && of_registration(fact, wanted);
+            case.log.iter().filter(ends).map(|fact| fact.at).max()
+        });
+        let rejected_at = rejected_at.and_then(|facts| facts.last_event_at).max(logged);
+        let horizon = Horizon { now, rejected_at };
         let attempts = wanted.as_ref().map(|wanted| attempt::attempts(case.seen, wanted, horizon)).unwrap_or_default();
         Self { case, neighbours, wanted, name, registration, attempts, now }
     }
@@ -177,15 +184,21 @@ impl<'a> Scene<'a> {
     pub(super) fn afterword(&self, deciding: Option<usize>) -> Option<String> {
         let mut words = String::new();
         if let Some(at) = deciding {
-            let failures = self.attempts.iter().filter(|one| failed(one)).count();
-            let successes =
-                self.attempts.iter().filter(|one| !one.unregister && one.outcome == Outcome::Granted).count();
+            let granted = |one: &&Attempt<'_>| !one.unregister && one.outcome == Outcome::Granted;
+            // Of a capture only some are kept, and counted when they were taken in.
+            let (failures, successes) = self.case.tally.unwrap_or_else(|| {
+                let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+                (
+                    count(self.attempts.iter().filter(|one| failed(one)).count()),
+                    count(self.attempts.iter().filter(granted).count()),
+                )
+            });
             let this_failed = self.attempts.get(at).is_some_and(failed);
             if this_failed && failures > 1 {
                 words.push_str(&format!("; {failures} attempts in this trace failed"));
             }
             if this_failed && successes > 0 {
-                words.push_str(&format!(", {successes} before it or between succeeded"));
+                words.push_str(&format!(", {successes} succeeded before it or between"));
             }
             if self.attempts.get(at).is_some_and(|one| one.unregister && failed(one)) {
                 words.push_str("; it was an un-REGISTER, and a REGISTER would fare alike");
@@ -203,10 +216,7 @@ impl<'a> Scene<'a> {
         let server = self.registration.map(|own| own.server_uri.as_str()).or(self.case.server_uri.as_deref());
         let who = self.wanted.as_ref().map(|wanted| &wanted.who);
         Subject {
-            registration: self
-                .name
-                .map(str::to_owned)
-                .or_else(|| self.case.registration.as_ref().map(|own| own.to_string())),
+            registration: self.name.map(str::to_owned).or_else(|| self.case.registration.as_ref().map(|own| own.to_string())),
             client_uri: client.map(tell::uri).or_else(|| who.map(Who::aor)),
             server_uri: server.map(tell::uri).or_else(|| who.map(|who| format!("sip:{}", who.registrar()))),
         }
@@ -234,9 +244,7 @@ impl<'a> Scene<'a> {
         let named = self.wanted.as_ref().map(|wanted| wanted.who.registrar());
         let address = self.registrar_address();
         match (named, address) {
-            (Some(named), Some(address)) if !same_place(&named, address) => {
-                format!("{} ({address})", tell::value(&named))
-            }
+            (Some(named), Some(address)) if !same_place(&named, address) => format!("{} ({address})", tell::value(&named)),
             (Some(named), _) => tell::value(&named),
             (None, Some(address)) => address.to_string(),
             (None, None) => "the registrar".to_owned(),
@@ -280,10 +288,27 @@ impl<'a> Scene<'a> {
         names.iter().map(|name| (name.as_str(), objects.and_then(|all| all.auths.get(name)))).collect()
     }
 
-    /// The transport that the registration uses: the one it names, else none is known.
+    /// The transport that the registration uses; without its options where only its name is known.
     pub(super) fn transport(&self) -> Option<(&'a str, Option<&'a Transport>)> {
-        let name = self.registration?.transport.as_deref().filter(|name| !name.is_empty())?;
-        Some((name, self.case.objects.and_then(|all| all.transports.get(name))))
+        let named = self.registration?.transport.as_deref().filter(|name| !name.is_empty());
+        match self.case.objects?.transport_of(self.name?) {
+            Some((name, transport)) => Some((name, Some(transport))),
+            None => named.map(|name| (name, None)),
+        }
+    }
+
+    /// The endpoint that the registration is for.
+    pub(super) fn endpoint(&self) -> Option<(&'a str, &'a Endpoint)> {
+        self.case.objects?.endpoint_of(self.name?)
+    }
+
+    /// The log lines about this registration, in order.
+    pub(super) fn log(&self) -> Vec<&'a LogFact> {
+        let Some(wanted) = &self.wanted else { return Vec::new() };
+        let mut all: Vec<&'a LogFact> =
+            self.case.log.iter().filter(|fact| of_registration(fact, wanted)).collect();
+        all.sort_by_key(|fact| fact.at);
+        all
     }
 
     /// Whether the registration goes over TLS, TCP or UDP, as far as the configuration tells.
@@ -405,20 +430,27 @@ const fn attempt_slack() -> std::time::Duration {
     std::time::Duration::from_secs(1)
 }
 
+/// Whether a log line is about this registration.
+fn of_registration(fact: &LogFact, wanted: &Wanted) -> bool {
+    fact.client_uri
+        .as_deref()
+        .zip(fact.server_uri.as_deref())
+        .is_some_and(|(client, server)| Who::of_uris(client, server).as_ref() == Some(&wanted.who))
+}
+
 /// Whether it failed.
 pub(super) fn failed(attempt: &Attempt<'_>) -> bool {
     attempt.outcome.decides() && attempt.outcome != Outcome::Granted
 }
 
 /// The seconds that a success granted to our Contact; `None` where the answer does not say.
-pub(in super::super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
+pub(super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
     let leg = attempt.last()?;
     let answer = leg.answered()?;
     let contacts = answer.contacts();
     let own = leg.asked().map(SipMessage::contacts).unwrap_or_default();
     let ours = contacts.iter().find(|there| own.iter().any(|here| same_contact(here, there)));
-    let of =
-        |contact: &crate::wire::sip::NameAddr| contact.parameter("expires").and_then(|seconds| seconds.parse().ok());
+    let of = |contact: &crate::wire::sip::NameAddr| contact.parameter("expires").and_then(|seconds| seconds.parse().ok());
     ours.and_then(of).or_else(|| answer.expires()).or_else(|| match contacts.as_slice() {
         [only] => of(only),
         [] | [..] => None,
@@ -432,7 +464,7 @@ pub(super) fn same_contact(one: &crate::wire::sip::NameAddr, other: &crate::wire
 }
 
 /// The digest credentials that an attempt sent last.
-pub(in super::super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
+pub(super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
     let message = attempt.with_credentials()?.asked()?;
     let mut all = message.credentials();
     let digest = all.iter().position(|one| one.scheme.eq_ignore_ascii_case("digest")).unwrap_or(0);
@@ -440,7 +472,7 @@ pub(in super::super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials
 }
 
 /// Which registration the case is about: the named one, the one with its URIs, else the last one in the trace.
-pub(in super::super) fn identity<'a>(case: &'a Case<'a>) -> (Option<&'a str>, Option<Wanted>) {
+fn identity<'a>(case: &'a Case<'a>) -> (Option<&'a str>, Option<Wanted>) {
     if let (Some(objects), Some(name)) = (case.objects, &case.registration)
         && let Some((name, _)) = objects.registrations.get_key_value(name.as_str())
         && let Some(wanted) = Wanted::configured(objects, name)
