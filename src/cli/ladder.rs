@@ -9,6 +9,7 @@ use console::measure_text_width;
 
 use super::table::{Style, harmless};
 use crate::{
+    clock::between,
     diagnosis::Evidence,
     wire::sip::{Direction, Source},
 };
@@ -175,7 +176,7 @@ impl Drawing<'_> {
     fn step(&mut self, seen: &Evidence) {
         let mut label = self.page.spell(&seen.line);
         if seen.repeats > 0 {
-            label.push_str(&format!(" ({}{})", self.signs.times, seen.repeats));
+            label.push_str(&format!(" ({}{}{})", self.signs.times, seen.repeats, over(seen)));
         }
         let time = self.style.time_of_day(seen.at);
         let sgr = colour_of(seen);
@@ -213,6 +214,11 @@ impl Drawing<'_> {
         self.text.push_str(line.trim_end());
         self.text.push('\n');
     }
+}
+
+/// ` over 31.5 s`, where it is known.
+fn over(seen: &Evidence) -> String {
+    seen.until.map(|until| format!(" over {:.1} s", between(seen.at, until).as_secs_f64())).unwrap_or_default()
 }
 
 /// Good news green, what is to be expected plain, what is not red.
@@ -326,6 +332,7 @@ mod tests {
             from,
             to,
             repeats: 0,
+            until: None,
             message: None,
         }
     }
@@ -379,7 +386,8 @@ mod tests {
 
     #[test]
     fn silence_and_an_icmp_notice_have_their_lines() {
-        let again = Evidence { repeats: 10, ..out("23:59:58", "REGISTER sip:203.0.113.7") };
+        let until = Some("2026-11-23T00:00:29.5Z".parse().unwrap());
+        let again = Evidence { repeats: 10, until, ..out("23:59:58", "REGISTER sip:203.0.113.7") };
         let mut icmp = back("23:59:58.001", "ICMP port unreachable");
         // Its addresses may be those of the packet that it quotes.
         (icmp.from, icmp.to) = (icmp.to, icmp.from);
@@ -388,7 +396,7 @@ mod tests {
         assert_eq!(
             ladder(&style(false), ALONE, &[again, icmp, nothing], None),
             "  2026-11-22   Asterisk 10.0.0.5:5060                           203.0.113.7:5060
-  23:59:58.000 |-- REGISTER sip:203.0.113.7 (x10) ---------------------------->|
+  23:59:58.000 |-- REGISTER sip:203.0.113.7 (x10 over 31.5 s) ---------------->|
   23:59:58.001 |<- ICMP port unreachable --------------------------------------|
   2026-11-23   |                                                               |
   00:00:30.500 |   nothing came back in 32 s                                   |

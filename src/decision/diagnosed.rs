@@ -189,6 +189,7 @@ mod tests {
             from: None,
             to: None,
             repeats: 0,
+            until: None,
             message: Some("SIP/2.0 403 Forbidden\n".to_owned()),
         };
         Diagnosis {

@@ -163,17 +163,17 @@ impl<'a> Attempt<'a> {
         self.last().and_then(Leg::answered)
     }
 
-    /// Everything that was seen of it, with how often it came again.
-    pub(super) fn exchange(&self) -> Vec<(&'a Seen, u32)> {
+    /// Everything that was seen of it, with how often it came again, and when last.
+    pub(super) fn exchange(&self) -> Vec<(&'a Seen, u32, Option<Timestamp>)> {
         let mut all = Vec::new();
         for leg in &self.legs {
-            all.extend(leg.request.map(|seen| (seen, leg.sent.saturating_sub(1))));
+            all.extend(leg.request.map(|seen| (seen, leg.sent.saturating_sub(1), leg.last_sent)));
             // Of many equal notices the first says it, and how often it came.
             if let Some(&first) = leg.trouble.first() {
                 let again = u32::try_from(leg.trouble.len() - 1).unwrap_or(u32::MAX);
-                all.push((first, again));
+                all.push((first, again, leg.trouble.iter().map(|seen| seen.at).max()));
             }
-            all.extend(leg.answer.map(|seen| (seen, leg.answer_repeats)));
+            all.extend(leg.answer.map(|seen| (seen, leg.answer_repeats, None)));
         }
         all
     }

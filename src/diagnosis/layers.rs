@@ -190,9 +190,10 @@ impl Well {
         let last_event = case.facts.as_ref().and_then(|facts| facts.last_event_at);
         let at = sight.attempt.as_ref().map(Attempt::ended).max(last_event);
         let exchange = sight.attempt.as_ref().map(Attempt::exchange).unwrap_or_default();
-        let evidence = exchange.into_iter().map(|(seen, repeats)| {
+        let evidence = exchange.into_iter().map(|(seen, repeats, until)| {
             let asked = seen.sip().is_some_and(|message| message.status().is_none());
-            tell::evidence(seen, Some(if asked { Direction::Out } else { Direction::In }), repeats)
+            let direction = if asked { Direction::Out } else { Direction::In };
+            Evidence { until: until.filter(|_| repeats > 0), ..tell::evidence(seen, Some(direction), repeats) }
         });
         let evidence = evidence.collect();
         Self { trunk: case.trunk.clone(), subject, at, cause: (), summary, evidence }

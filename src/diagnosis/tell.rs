@@ -123,6 +123,7 @@ pub(super) fn evidence(seen: &Seen, direction: Option<Direction>, repeats: u32) 
         from: seen.from,
         to: seen.to,
         repeats,
+        until: None,
         message,
     }
 }

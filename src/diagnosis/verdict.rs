@@ -259,9 +259,12 @@ pub struct Evidence {
     /// The receiver, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<SocketAddr>,
-    /// How often it was sent again, and until when `at` it is the first of.
+    /// How often it was sent again.
     #[serde(default)]
     pub repeats: u32,
+    /// When it was sent last, if it was sent again and that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// The message, redacted, at most 4,096 bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,

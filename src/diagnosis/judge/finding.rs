@@ -173,6 +173,7 @@ impl<'a> Finding<'a> {
             from: None,
             to: None,
             repeats: 0,
+            until: None,
             message: None,
         }));
         let cause = self.cause();
@@ -220,9 +221,9 @@ impl<'a> Finding<'a> {
             // Longer ones than this do not occur; if one does, its beginning and its end tell most.
             let skipped = whole.len().saturating_sub(room);
             let head = whole.len().min(room / 2);
-            for (place, (seen, repeats)) in whole.iter().enumerate() {
+            for (place, (seen, repeats, until)) in whole.iter().enumerate() {
                 if place < head || place >= head + skipped {
-                    all.push(told(scene, seen, *repeats));
+                    all.push(Evidence { until: until.filter(|_| *repeats > 0), ..told(scene, seen, *repeats) });
                 }
             }
         }
@@ -235,6 +236,7 @@ impl<'a> Finding<'a> {
                 from: None,
                 to: None,
                 repeats: 0,
+                until: None,
                 message: None,
             });
         }
