@@ -598,7 +598,11 @@ impl<'a> Sight<'a> {
 
     fn made_of_configured(&self, message: &SipMessage, sent: &Credentials) -> Match {
         let mut best = Match::Unknown;
-        for (_, auth) in self.auths() {
+        // Of a registration that is not configured here a secret may be known all the same, by its user.
+        let given =
+            self.case.objects.filter(|_| self.configured.is_none()).into_iter().flat_map(|all| all.auths.values());
+        let given = given.filter(|auth| auth.username.is_some() && auth.username == sent.username);
+        for auth in self.auths().into_iter().map(|(_, auth)| auth).chain(given) {
             let username = auth.username.as_deref().unwrap_or_default();
             for secret in &auth.secrets {
                 match sent.made_of(secret, username, "REGISTER", message.body()) {

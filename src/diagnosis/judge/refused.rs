@@ -86,6 +86,15 @@ fn credentials_refused<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &Si
             )
             .settings(proof.settings(scene));
         }
+        Proof::NotThisSecret { section } if scene.registration.is_none() => {
+            let summary = format!(
+                "{told}; the digest sent is not made of the password in [{}], so Asterisk has another one",
+                tell::value(section),
+            );
+            let ranked = [(WrongPassword, 0.9), (WrongAuthUsername, 0.05)];
+            return Finding::new(&ranked, Fault::Configuration, summary, mend::password(scene))
+                .settings(proof.settings(scene));
+        }
         Proof::NotThisSecret { section } => {
             let summary = format!(
                 "{told}; the digest sent is not made of the secret that [{}] has now: the configuration was changed and not loaded",
@@ -236,8 +245,14 @@ enum Proof {
 
 impl Proof {
     fn of(scene: &Scene<'_>, attempt: &Attempt<'_>, sent: &Credentials) -> Self {
-        let auths: Vec<(&str, &Auth)> =
+        let mut auths: Vec<(&str, &Auth)> =
             scene.auths().into_iter().filter_map(|(name, auth)| Some((name, auth?))).collect();
+        // Of a registration that is not configured here a secret may be known all the same, by its user.
+        if scene.registration.is_none() {
+            let all = scene.case.objects.into_iter().flat_map(|objects| &objects.auths);
+            let own = all.filter(|(_, auth)| auth.username.is_some() && auth.username == sent.username);
+            auths.extend(own.map(|(name, auth)| (name.as_str(), auth)));
+        }
         let Some(message) = attempt.with_credentials().and_then(Leg::asked) else { return Self::None };
         let Some(realm) = sent.realm.as_deref() else { return Self::None };
         // A hashed user name tells nothing by itself.
@@ -290,7 +305,7 @@ impl Proof {
             | Self::Hash { section }
             | Self::HashOfAnotherRealm { section } => section,
         };
-        let auth = scene.auths().into_iter().find(|(name, _)| name == section).and_then(|(_, auth)| auth);
+        let auth = scene.case.objects.and_then(|objects| objects.auths.get(section));
         let place = Scene::place(auth.and_then(|auth| auth.place.as_ref()));
         let username = auth.and_then(|auth| auth.username.as_deref()).unwrap_or_default();
         let what = match self {
