@@ -8,6 +8,8 @@
 //! |---|---|
 //! | [`provider`] | the other end of a trunk: what it answers to a REGISTER and to a call |
 //! | [`registration`] | one outbound registration as Asterisk drives it; pure |
+//! | [`sip`] | the messages of its attempts, for those who watch the wire; pure |
+//! | [`dice`] | chance that is the same on every machine |
 //! | [`pbx`] | Asterisk: the registrations together, and the AMI in front of them |
 //! | [`dialer`] | a dialer: campaigns, a webhook receiver, calls over AMI |
 //! | [`story`] | the demo's scenario as data |
@@ -16,13 +18,15 @@
 
 pub mod demo;
 pub mod dialer;
+pub mod dice;
 pub mod narrate;
 pub mod pbx;
 pub mod provider;
 pub mod registration;
+pub mod sip;
 pub mod story;
 
 pub use dialer::{SimCampaign, SimDialer, SimDialerSettings};
-pub use pbx::{Classes, SimError, SimPbx, SimSettings, SimTrunk, SimUser, Start, Timing};
+pub use pbx::{Classes, HepFeed, SimError, SimPbx, SimSettings, SimTrunk, SimUser, Start, Timing};
 pub use provider::Behaviour;
 pub use registration::RegistrationSettings;

@@ -1,8 +1,8 @@
 //! The other end of a trunk, as the PBX comes to feel it: what a REGISTER and a call end in, and after how long.
 //!
 //! There is no SIP here. Asterisk's AMI tells nothing of it either, so for what the controller can see over AMI an answer
-//! and its delay are the whole truth. Evidence from the wire needs real messages; it would be made from the same
-//! [`Behaviour`].
+//! and its delay are the whole truth. The messages for those who watch the wire are made from the same [`Behaviour`], by
+//! what [`Behaviour::shown`] says of it.
 
 use std::time::Duration;
 
@@ -15,12 +15,18 @@ pub enum Behaviour {
     /// Grants this long whatever is asked for. Zero refuses the binding with a 200: Asterisk then never tries again.
     /// Ten seconds or less make Asterisk refresh without a pause.
     Grant(Duration),
-    /// Answers with this code, to calls too. `401` is the answer to credentials, that is, a wrong password.
+    /// Answers with this code, to calls too. Codes that judge an account (`401` to `404`, `407`) come after the
+    /// credentials, so that `401` is a wrong password; the others at once.
     Reject {
         /// The SIP code.
         code: u16,
         /// Its `Retry-After`, which Asterisk honours on any refusal.
         retry_after: Option<Duration>,
+    },
+    /// Answers with this code, to calls too, and asks for no credentials before: a blocked address.
+    Bar {
+        /// The SIP code.
+        code: u16,
     },
     /// Says nothing: a firewall, a dead host, a closed UDP port.
     Silent,
@@ -42,7 +48,7 @@ impl Behaviour {
     pub const fn connects(self) -> bool {
         match self {
             Self::Ok | Self::Grant(_) | Self::SilentToUnregister => true,
-            Self::Reject { .. } | Self::Silent | Self::Unreachable => false,
+            Self::Reject { .. } | Self::Bar { .. } | Self::Silent | Self::Unreachable => false,
         }
     }
 
@@ -50,7 +56,7 @@ impl Behaviour {
     #[must_use]
     pub const fn answers_options(self) -> bool {
         match self {
-            Self::Ok | Self::Grant(_) | Self::SilentToUnregister | Self::Reject { .. } => true,
+            Self::Ok | Self::Grant(_) | Self::SilentToUnregister | Self::Reject { .. } | Self::Bar { .. } => true,
             Self::Silent | Self::Unreachable => false,
         }
     }
@@ -63,11 +69,24 @@ impl Behaviour {
             (Self::Silent, _) | (Self::SilentToUnregister, Request::Unregister) => silence,
             (Self::Unreachable, _) => (Answer::Refused { code: 503, retry_after: None }, Duration::ZERO),
             (Self::Reject { code, retry_after }, _) => (Answer::Refused { code, retry_after }, pace.round_trip),
+            (Self::Bar { code }, _) => (Answer::Refused { code, retry_after: None }, pace.round_trip),
             (_, Request::Unregister) => (Answer::Granted(Duration::ZERO), pace.round_trip),
             (Self::Ok | Self::SilentToUnregister, Request::Register { expiration }) => {
                 (Answer::Granted(expiration), pace.round_trip)
             }
             (Self::Grant(granted), Request::Register { .. }) => (Answer::Granted(granted), pace.round_trip),
+        }
+    }
+
+    /// What of `request` is seen on the wire.
+    #[must_use]
+    pub const fn shown(self, request: Request) -> Shown {
+        match (self, request) {
+            (Self::Silent, _) | (Self::SilentToUnregister, Request::Unregister) => Shown::Silence,
+            (Self::Unreachable, _) => Shown::Nothing,
+            (Self::Reject { code, .. }, _) => Shown::Answer { challenged: matches!(code, 401..=404 | 407) },
+            (Self::Bar { .. }, _) => Shown::Answer { challenged: false },
+            (Self::Ok | Self::Grant(_) | Self::SilentToUnregister, _) => Shown::Answer { challenged: true },
         }
     }
 
@@ -82,7 +101,7 @@ impl Behaviour {
             Self::Ok | Self::Grant(_) | Self::SilentToUnregister => CallEnd::Answered,
             Self::Silent => failed(18, "No user responding", 408, pace.timer_b),
             Self::Unreachable => failed(34, "Circuit/channel congestion", 503, Duration::ZERO),
-            Self::Reject { code, .. } => {
+            Self::Reject { code, .. } | Self::Bar { code } => {
                 let (cause, text) = match code {
                     401 | 403 | 407 | 603 => (21, "Call Rejected"),
                     404 | 485 | 604 => (1, "Unallocated (unassigned) number"),
@@ -127,6 +146,20 @@ pub enum Answer {
     },
 }
 
+/// What of a request to a registrar is seen on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Not even the request: it could not be sent.
+    Nothing,
+    /// The request, again and again.
+    Silence,
+    /// An answer.
+    Answer {
+        /// A challenge comes before it, and a second request with credentials.
+        challenged: bool,
+    },
+}
+
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
@@ -153,10 +186,16 @@ pub struct Pace {
     pub round_trip: Duration,
     /// How long Asterisk waits for an answer: `timer_b`, 32 s by default.
     pub timer_b: Duration,
+    /// How long it waits before it sends an unanswered request again, each time twice as long up to 4 s: `timer_t1`.
+    pub timer_t1: Duration,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { round_trip: Duration::from_millis(9), timer_b: Duration::from_secs(32) }
+        Self {
+            round_trip: Duration::from_millis(9),
+            timer_b: Duration::from_secs(32),
+            timer_t1: Duration::from_millis(500),
+        }
     }
 }

@@ -6,7 +6,10 @@
 
 use std::time::Duration;
 
-use super::provider::{Answer, Behaviour, Pace, Request};
+use super::{
+    provider::{Answer, Behaviour, Pace, Request},
+    sip::Conversation,
+};
 
 /// Asterisk refreshes this long before a grant ends, at once if it is shorter
 /// (`REREGISTER_BUFFER_TIME`).
@@ -110,19 +113,28 @@ pub struct Client {
     timer: Option<Duration>,
     scheduled: Option<Duration>,
     flight: Option<Flight>,
+    /// The request that went out last and when, until somebody asks.
+    sent: Option<(Request, Duration)>,
+    /// Its messages, where somebody listens.
+    conversation: Option<Box<Conversation>>,
 }
 
 impl Client {
     /// A new one: the first REGISTER goes out at `first`.
     #[must_use]
     pub const fn new(first: Duration) -> Self {
-        Self { status: Status::Unregistered, retries: 0, timer: Some(first), scheduled: Some(first), flight: None }
+        Self::at(Status::Unregistered, first)
     }
 
     /// One that is registered already, and refreshes at `next`.
     #[must_use]
     pub const fn registered(next: Duration) -> Self {
-        Self { status: Status::Registered, retries: 0, timer: Some(next), scheduled: Some(next), flight: None }
+        Self::at(Status::Registered, next)
+    }
+
+    const fn at(status: Status, next: Duration) -> Self {
+        let (timer, scheduled) = (Some(next), Some(next));
+        Self { status, retries: 0, timer, scheduled, flight: None, sent: None, conversation: None }
     }
 
     /// How it is.
@@ -208,7 +220,26 @@ impl Client {
     /// is judged by what holds now.
     pub fn attempt_now(&mut self, now: Duration) {
         self.flight = None;
+        if let Some(conversation) = &mut self.conversation {
+            conversation.break_off();
+        }
         self.schedule(now);
+    }
+
+    /// The request that went out since last asked, and when.
+    pub const fn take_sent(&mut self) -> Option<(Request, Duration)> {
+        self.sent.take()
+    }
+
+    /// The messages it exchanges with its registrar, from the first one that anybody wants to see.
+    pub fn conversation(&mut self, begin: impl FnOnce() -> Conversation) -> &mut Conversation {
+        self.conversation.get_or_insert_with(|| Box::new(begin()))
+    }
+
+    /// Whether its messages are those of this exchange now.
+    #[must_use]
+    pub fn is_in(&self, exchange: u64) -> bool {
+        self.conversation.as_ref().is_some_and(|conversation| conversation.is_in(exchange))
     }
 
     fn schedule(&mut self, at: Duration) {
@@ -222,6 +253,7 @@ impl Client {
         }
         let (answer, after) = behaviour.answer(request, pace);
         self.flight = Some(Flight { answer, ends: now.saturating_add(after) });
+        self.sent = Some((request, now));
     }
 
     fn take(&mut self, answer: Answer, now: Duration, settings: &RegistrationSettings) {
@@ -278,7 +310,7 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
-    const PACE: Pace = Pace { round_trip: Duration::ZERO, timer_b: s(32) };
+    const PACE: Pace = Pace { round_trip: Duration::ZERO, timer_b: s(32), timer_t1: Duration::from_millis(500) };
 
     fn settings() -> RegistrationSettings {
         RegistrationSettings::named("t")

@@ -5,6 +5,7 @@
 //! Asterisk 22.10.1.
 //!
 //! Knowingly different
+//! - Its HEP feed has the REGISTERs and their answers only; see [`sip`](super::sip) for how they differ from real ones.
 //! - A subset of the actions; any other is the unknown command Asterisk would say it is without the module. No AMI over
 //!   HTTP, no TLS. `EndpointDetail` has a dozen of its hundred headers. Contacts are of the configured kind only.
 //! - A dialplan is not looked at: Asterisk refuses an `Originate` to an extension it does not have.
@@ -16,6 +17,7 @@
 
 mod actions;
 mod event;
+mod feed;
 mod filter;
 mod plant;
 mod request;
@@ -44,14 +46,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use event::Classes;
 pub use plant::CallCount;
-pub use settings::{EndpointSettings, SimSettings, SimTrunk, SimUser, Start, Timing};
+pub use settings::{EndpointSettings, HepFeed, SimSettings, SimTrunk, SimUser, Start, Timing};
 
 use self::{
     event::{AmiEvent, Outgoing},
-    plant::{Call, Dice, Plant},
+    feed::{Feed, Outlet},
+    plant::{Call, Plant},
     session::Session,
 };
-use super::{provider::Behaviour, registration::Status};
+use super::{dice::Dice, provider::Behaviour, registration::Status};
 
 /// Events that may wait for one session. One that lags further is cut off, as Asterisk cuts off a slow reader.
 const QUEUE: usize = 65_536;
@@ -66,6 +69,15 @@ pub enum SimError {
     Listen {
         /// The address.
         address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no way out for its HEP feed.
+    #[error("no socket for a HEP feed to {to}")]
+    Feed {
+        /// Where it was to go.
+        to: SocketAddr,
         /// Why.
         #[source]
         source: io::Error,
@@ -97,6 +109,7 @@ pub struct SimPbx {
 struct Shared {
     settings: SimSettings,
     plant: Mutex<Plant>,
+    feed: Option<Outlet>,
     /// Those who wait for the end of a call they originated, by ticket.
     waiting: Mutex<HashMap<u64, oneshot::Sender<bool>>>,
     sessions: Mutex<HashMap<u64, Handle>>,
@@ -125,7 +138,7 @@ impl SimPbx {
     /// Starts one that is booted; its tasks run in `tracker` until `stop`.
     ///
     /// # Errors
-    /// [`SimError::Listen`] when its address is taken.
+    /// [`SimError::Listen`] when its address is taken, [`SimError::Feed`] when there is no UDP port for its feed.
     pub async fn start(
         settings: SimSettings,
         tracker: &TaskTracker,
@@ -135,14 +148,18 @@ impl SimPbx {
         let refused = |source| SimError::Listen { address: wanted, source };
         let listener = TcpListener::bind(wanted).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
-        let mut plant = Plant::new(settings.timing, settings.clock.clone(), settings.timestamps, settings.seed);
+        let open = |hep: &HepFeed| Outlet::open(hep.to).map_err(|source| SimError::Feed { to: hep.to, source });
+        let outlet = settings.hep.as_ref().map(open).transpose()?;
+        let feed = settings.hep.clone().map(|hep| Feed::new(hep, settings.seed.wrapping_add(2)));
+        let mut plant = Plant::new(settings.timing, settings.clock.clone(), settings.timestamps, settings.seed, feed);
         for trunk in &settings.trunks {
             plant.add(trunk.clone(), Duration::ZERO);
         }
         let shared = Arc::new(Shared {
-            dice: Mutex::new(Dice(settings.seed.wrapping_add(1))),
+            dice: Mutex::new(Dice::new(settings.seed.wrapping_add(1))),
             settings,
             plant: Mutex::new(plant),
+            feed: outlet,
             waiting: Mutex::default(),
             sessions: Mutex::default(),
             wake: Notify::new(),
@@ -317,6 +334,11 @@ impl Shared {
     fn with_plant<T>(&self, change: impl FnOnce(&mut Plant, Duration) -> T) -> T {
         let mut plant = self.plant();
         let result = change(&mut plant, self.now());
+        // What the wire shows comes before what Asterisk says of it.
+        let packets = plant.take_packets();
+        if let Some(feed) = self.feed.as_ref().filter(|_| *self.link.borrow() == Link::Up) {
+            feed.send(&packets);
+        }
         self.publish(plant.take_events());
         let ended = plant.take_ended();
         drop(plant);

@@ -14,14 +14,17 @@ use md5::{Digest as _, Md5};
 
 use super::{
     event::{AmiEvent, Classes, Headers, event},
+    feed::{Feed, Passing},
     settings::{EndpointSettings, SimTrunk, Start, Timing},
 };
 use crate::{
     clock::Clock,
     sim::{
+        dice::Dice,
         provider::{Answer, Behaviour, CallEnd, Pace, Request},
         registration::{Client, RegistrationSettings, Status},
     },
+    wire::hep::HepPacket,
 };
 
 /// The trunks and their agenda. Times are durations since the PBX's epoch.
@@ -34,6 +37,8 @@ pub(super) struct Plant {
     agenda: BinaryHeap<Reverse<Due>>,
     out: Vec<AmiEvent>,
     ended: Vec<(u64, bool)>,
+    feed: Option<Feed>,
+    packets: Vec<HepPacket>,
     timing: Timing,
     clock: Arc<dyn Clock>,
     timestamps: bool,
@@ -105,6 +110,8 @@ enum What {
         client_uri: String,
         server_uri: String,
     },
+    /// A message of a trunk's registration passes; `None` of a state object that is no longer in the list.
+    Passes(Option<u64>, Box<Passing>),
     CallEnds(Box<Call>),
     Hangup(Box<Call>),
 }
@@ -145,22 +152,8 @@ pub(super) struct Channel {
     unique: String,
 }
 
-/// A small generator of its own: the same seed gives the same story on every machine (SplitMix64).
-#[derive(Debug)]
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (z ^ (z >> 31)) % below.max(1)
-    }
-}
-
 impl Plant {
-    pub(super) fn new(timing: Timing, clock: Arc<dyn Clock>, timestamps: bool, seed: u64) -> Self {
+    pub(super) fn new(timing: Timing, clock: Arc<dyn Clock>, timestamps: bool, seed: u64, feed: Option<Feed>) -> Self {
         Self {
             trunks: HashMap::new(),
             names: BTreeMap::new(),
@@ -168,10 +161,12 @@ impl Plant {
             agenda: BinaryHeap::new(),
             out: Vec::new(),
             ended: Vec::new(),
+            feed,
+            packets: Vec::new(),
             timing,
             clock,
             timestamps,
-            dice: Dice(seed),
+            dice: Dice::new(seed),
             next_id: 0,
             channels: 0,
         }
@@ -180,6 +175,11 @@ impl Plant {
     /// The events left behind since last asked.
     pub(super) fn take_events(&mut self) -> Vec<AmiEvent> {
         std::mem::take(&mut self.out)
+    }
+
+    /// What the feed is to be told since last asked.
+    pub(super) fn take_packets(&mut self) -> Vec<HepPacket> {
+        std::mem::take(&mut self.packets)
     }
 
     /// Calls with a ticket that were connected or not since last asked.
@@ -204,6 +204,7 @@ impl Plant {
                 What::Qualify(id) => self.qualify(id, now),
                 What::QualifyEnds(id, contact) => self.qualified(id, contact),
                 What::Farewell { client_uri, server_uri } => self.registry(&client_uri, &server_uri, "Unregistered"),
+                What::Passes(of, passing) => self.passes(of, *passing),
                 What::CallEnds(call) => self.call_ends(*call, now),
                 What::Hangup(call) => self.hangup(&call),
             }
@@ -258,14 +259,15 @@ impl Plant {
         if let Some((settings, client)) = &mut trunk.registration
             && let Some(client) = client.take()
         {
-            self.farewell(settings, &client, trunk.behaviour, now);
+            self.farewell(settings, client, trunk.behaviour, now);
         }
         true
     }
 
-    fn farewell(&mut self, settings: &RegistrationSettings, client: &Client, behaviour: Behaviour, now: Duration) {
+    fn farewell(&mut self, settings: &RegistrationSettings, mut client: Client, behaviour: Behaviour, now: Duration) {
         match client.status() {
             Status::Registered => {
+                self.speak(None, (settings, behaviour), &mut client, Request::Unregister, now);
                 let (_, after) = behaviour.answer(Request::Unregister, self.pace());
                 let (client_uri, server_uri) = (settings.client_uri.clone(), settings.server_uri.clone());
                 self.note(now.saturating_add(after), What::Farewell { client_uri, server_uri });
@@ -325,7 +327,7 @@ impl Plant {
     pub(super) fn register(&mut self, registration: &str, now: Duration) -> bool {
         if registration == "*all" {
             self.each_registration(|plant, settings, behaviour, client| {
-                if let Some(old) = client {
+                if let Some(old) = client.take() {
                     plant.farewell(settings, old, behaviour, now);
                 }
                 *client = Some(Client::new(plant.first(settings, now)));
@@ -343,7 +345,7 @@ impl Plant {
         if registration == "*all" {
             self.each_registration(|plant, settings, behaviour, client| {
                 if let Some(old) = client.take() {
-                    plant.farewell(settings, &old, behaviour, now);
+                    plant.farewell(settings, old, behaviour, now);
                 }
             });
             return true;
@@ -437,6 +439,7 @@ impl Plant {
             return false;
         };
         change(self, &settings, behaviour, &mut client);
+        self.speak_sent(id, (&settings, behaviour), &mut client);
         if let Some(trunk) = self.trunks.get_mut(&id) {
             trunk.registration = Some((settings, Some(client)));
         }
@@ -472,14 +475,53 @@ impl Plant {
         }
         trunk.noted = None;
         let behaviour = trunk.behaviour;
-        let announced = trunk.registration.as_mut().and_then(|(settings, client)| {
-            let status = client.as_mut()?.advance(now, settings, behaviour, pace)?;
-            Some((settings.client_uri.clone(), settings.server_uri.clone(), status.as_str()))
-        });
-        if let Some((client_uri, server_uri, status)) = announced {
-            self.registry(&client_uri, &server_uri, status);
+        let taken = trunk.registration.take_if(|(_, client)| client.is_some());
+        if let Some((settings, Some(mut client))) = taken {
+            let announced = client.advance(now, &settings, behaviour, pace);
+            self.speak_sent(id, (&settings, behaviour), &mut client);
+            if let Some(status) = announced {
+                self.registry(&settings.client_uri, &settings.server_uri, status.as_str());
+            }
+            if let Some(trunk) = self.trunks.get_mut(&id) {
+                trunk.registration = Some((settings, Some(client)));
+            }
         }
         self.note_registration(id);
+    }
+
+    // --- the feed -----------------------------------------------------------------------------------------------
+
+    /// Notes the messages of the attempt that has begun, if one has.
+    fn speak_sent(&mut self, id: u64, of: (&RegistrationSettings, Behaviour), client: &mut Client) {
+        if let Some((request, at)) = client.take_sent() {
+            self.speak(Some(id), of, client, request, at);
+        }
+    }
+
+    fn speak(
+        &mut self,
+        id: Option<u64>,
+        of: (&RegistrationSettings, Behaviour),
+        client: &mut Client,
+        request: Request,
+        at: Duration,
+    ) {
+        let pace = self.pace();
+        let Some(feed) = &mut self.feed else { return };
+        for passing in feed.attempt(client, of, request, pace, self.clock.now()) {
+            self.note(at.saturating_add(passing.after()), What::Passes(id, Box::new(passing)));
+        }
+    }
+
+    fn passes(&mut self, of: Option<u64>, passing: Passing) {
+        let registration = |id| self.trunks.get(&id)?.registration.as_ref()?.1.as_ref();
+        // Of an attempt that was broken off, nothing more is heard.
+        let current =
+            of.is_none_or(|id| registration(id).is_some_and(|client: &Client| client.is_in(passing.exchange)));
+        if let Some(feed) = self.feed.as_ref().filter(|_| current) {
+            let packet = feed.packet(passing, self.clock.now());
+            self.packets.push(packet);
+        }
     }
 
     fn registry(&mut self, client_uri: &str, server_uri: &str, status: &str) {
@@ -731,8 +773,8 @@ mod tests {
     }
 
     fn plant() -> Plant {
-        let pace = Pace { round_trip: Duration::ZERO, timer_b: s(32) };
-        Plant::new(Timing { pace, ..Timing::default() }, Arc::new(SystemClock), false, 1)
+        let pace = Pace { round_trip: Duration::ZERO, ..Pace::default() };
+        Plant::new(Timing { pace, ..Timing::default() }, Arc::new(SystemClock), false, 1, None)
     }
 
     fn trunk(name: &str) -> SimTrunk {

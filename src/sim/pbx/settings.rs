@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+use secrecy::SecretString;
+
 use super::event::Classes;
 use crate::{
     clock::{Clock, SystemClock},
@@ -30,12 +32,33 @@ pub struct SimSettings {
     pub seed: u64,
     /// Modules that `ModuleCheck` finds.
     pub modules: Vec<String>,
+    /// `hep.conf`: who is told of the registrations' messages; nobody by default.
+    pub hep: Option<HepFeed>,
+}
+
+/// A HEP feed, as `hep.conf` describes it.
+#[derive(Debug, Clone)]
+pub struct HepFeed {
+    /// `capture_address`.
+    pub to: SocketAddr,
+    /// `capture_id`.
+    pub capture_id: u32,
+    /// `capture_password`.
+    pub password: Option<SecretString>,
+}
+
+impl HepFeed {
+    /// One to `to`, with Asterisk's defaults.
+    #[must_use]
+    pub const fn new(to: SocketAddr) -> Self {
+        Self { to, capture_id: 0, password: None }
+    }
 }
 
 impl Default for SimSettings {
     fn default() -> Self {
-        let modules =
-            ["res_pjsip", "res_pjsip_outbound_registration", "res_pjsip_history", "res_hep_pjsip", "chan_pjsip"];
+        // Without res_pjsip_history: the console has no command of it.
+        let modules = ["res_pjsip", "res_pjsip_outbound_registration", "res_hep_pjsip", "chan_pjsip"];
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             users: vec![SimUser::all("trunkwarden", "sim")],
@@ -45,6 +68,7 @@ impl Default for SimSettings {
             clock: Arc::new(SystemClock),
             seed: 1,
             modules: modules.map(str::to_owned).to_vec(),
+            hep: None,
         }
     }
 }

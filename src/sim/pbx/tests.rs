@@ -49,7 +49,7 @@ fn quick(name: &str) -> SimTrunk {
 
 fn quick_timing() -> Timing {
     Timing {
-        pace: Pace { round_trip: Duration::ZERO, timer_b: Duration::from_secs(32) },
+        pace: Pace { round_trip: Duration::ZERO, ..Pace::default() },
         down: Duration::from_millis(50),
         boot: Duration::from_millis(50),
         call_setup: Duration::ZERO,
