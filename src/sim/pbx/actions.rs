@@ -6,7 +6,7 @@
 //! `res/res_pjsip_outbound_registration.c`). Some texts end in a line feed there, which makes an extra blank line on the
 //! wire; it is kept.
 
-use std::{fmt::Display, time::Duration};
+use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use super::{
     event::{Classes, Headers, stamp},
@@ -14,7 +14,10 @@ use super::{
     request::Request,
     settings::SimSettings,
 };
-use crate::sim::registration::{RegistrationSettings, Status};
+use crate::sim::{
+    registration::{RegistrationSettings, Status},
+    sip::PBX_ADDRESS,
+};
 
 /// What a handler may see.
 pub(super) struct Scene<'a> {
@@ -75,7 +78,7 @@ const fn of_session(name: &'static str, about: &'static str, needs: Classes) -> 
 const READ_OR_REPORT: Classes = Classes::SYSTEM.and(Classes::REPORTING);
 
 /// The actions, in the order of `ListCommands`.
-pub(super) const ACTIONS: [Action; 21] = [
+pub(super) const ACTIONS: [Action; 22] = [
     of_session("Challenge", "A number for an MD5 login", Classes::NONE),
     action("Command", "Run a line of the CLI", Classes::COMMAND, command),
     action("CoreSettings", "Versions and settings", READ_OR_REPORT, core_settings),
@@ -90,6 +93,7 @@ pub(super) const ACTIONS: [Action; 21] = [
     action("Ping", "Sign of life", Classes::NONE, ping),
     pjsip("PJSIPQualify", "Ask an endpoint's contacts", READ_OR_REPORT, qualify),
     pjsip("PJSIPRegister", "Register anew", READ_OR_REPORT, register),
+    pjsip("PJSIPShowAuths", "The auths", Classes::SYSTEM, show_auths),
     pjsip("PJSIPShowContacts", "The contacts", Classes::SYSTEM, show_contacts),
     pjsip("PJSIPShowEndpoint", "One endpoint", Classes::SYSTEM, show_endpoint),
     pjsip("PJSIPShowEndpoints", "The endpoints", Classes::SYSTEM, show_endpoints),
@@ -342,13 +346,29 @@ fn show_endpoints(scene: &mut Scene<'_>, request: &Request) -> Answer {
     list.end("EndpointListComplete", count, |_| {})
 }
 
+/// Every auth once, in the order of their trunks.
+fn show_auths(scene: &mut Scene<'_>, request: &Request) -> Answer {
+    let mut list = List::start(request, "A listing of Auths follows, presented as AuthList events");
+    let mut listed = BTreeSet::new();
+    for (r, _) in scene.plant.registrations().filter(|(r, _)| !r.outbound_auth.is_empty()) {
+        if listed.insert(&r.outbound_auth) {
+            list.item("AuthList", |h| auth(h, r));
+        }
+    }
+    if listed.is_empty() {
+        return error(request, "No Auths found\n");
+    }
+    let count = listed.len();
+    list.end("AuthListComplete", count, |_| {})
+}
+
 /// The contacts here are all configured in their AORs, and those are not in this list: only registered ones are. Seen
 /// on 22.10.1, whose CLI (`pjsip show contacts`) shows both.
 fn show_contacts(_: &mut Scene<'_>, request: &Request) -> Answer {
     error(request, "No Contacts found\n")
 }
 
-/// Of `EndpointDetail` only what tells one endpoint from another.
+/// Of `EndpointDetail` only what tells one endpoint from another, and what bears on its messages.
 fn show_endpoint(scene: &mut Scene<'_>, request: &Request) -> Answer {
     let asked = request.header("Endpoint");
     if asked.is_empty() {
@@ -364,8 +384,11 @@ fn show_endpoint(scene: &mut Scene<'_>, request: &Request) -> Answer {
     let mut list = List::start(request, "Following are Events for each object associated with the Endpoint");
     let mut items = 3;
     list.item("EndpointDetail", |h| {
-        h.put("ObjectType", "endpoint").put("ObjectName", name).put("Aors", name).put("IdentifyBy", "username,ip");
-        h.put("Context", "from-trunk").put("Transport", "").put("Auth", "").put("OutboundAuth", &e.outbound_auth);
+        h.put("ObjectType", "endpoint").put("ObjectName", name).put("FromDomain", "").put("Aors", name);
+        h.put("IdentifyBy", "username,ip").put("Context", "from-trunk").put("RtpSymmetric", false);
+        h.put("Transport", "").put("ForceRport", true).put("MediaAddress", "").put("FromUser", "");
+        h.put("RewriteContact", false).put("Auth", "").put("OutboundAuth", &e.outbound_auth);
+        h.put("DirectMedia", true).put("OutboundProxy", "");
         h.put("DeviceState", device_state(endpoint.contact)).put("ActiveChannels", 0);
     });
     if let Some((r, _)) = trunk.registration.as_ref().filter(|(r, _)| r.outbound_auth == e.outbound_auth) {
@@ -481,6 +504,11 @@ fn command(scene: &mut Scene<'_>, request: &Request) -> Answer {
             return error(request, "Command blacklisted");
         }
         ["pjsip", "show", "registrations"] => Ok(registrations_table(scene.plant, scene.now)),
+        ["pjsip", "show", "transports"] => {
+            Ok(format!("{TRANSPORT_HEAD}{}\nObjects found: 1\n\n", transport_row(TRANSPORT)))
+        }
+        ["pjsip", "show", "transport", name] if name == TRANSPORT => Ok(transport()),
+        ["pjsip", "show", "transport", name] => Ok(format!("Unable to find object {name}.\n\n")),
         ["module", "reload", "res_pjsip.so"] => {
             scene.plant.reload(scene.now);
             Ok("Module 'res_pjsip.so' reloaded successfully.\n".to_owned())
@@ -489,7 +517,10 @@ fn command(scene: &mut Scene<'_>, request: &Request) -> Answer {
             then = Then::Restart;
             Ok(String::new())
         }
-        _ => Err(format!("No such command '{line}' (type 'core show help {line}' for other possible commands)\n")),
+        _ => {
+            let known = known_part(&words);
+            Err(format!("No such command '{line}' (type 'core show help {known}' for other possible commands)\n"))
+        }
     };
     let (kind, printed) = match printed {
         Ok(printed) => ("Success", printed),
@@ -502,6 +533,82 @@ fn command(scene: &mut Scene<'_>, request: &Request) -> Answer {
         }
     });
     Answer { text, then }
+}
+
+/// Beginnings of commands, as far as somebody may look for one here that a module would bring.
+const BEGINNINGS: [[&str; 2]; 6] = [
+    ["core", "show"],
+    ["core", "restart"],
+    ["module", "reload"],
+    ["module", "show"],
+    ["pjsip", "set"],
+    ["pjsip", "show"],
+];
+
+/// The words that begin a command there is, as many as do (`main/cli.c`, `find_best`).
+fn known_part(words: &[&str]) -> String {
+    let known = |count: &usize| BEGINNINGS.iter().any(|one| one.get(..*count) == words.get(..*count));
+    let count = [2, 1].into_iter().find(known).unwrap_or(0);
+    words.iter().take(count).copied().collect::<Vec<_>>().join(" ")
+}
+
+/// The one transport.
+const TRANSPORT: &str = "transport-udp";
+
+const TRANSPORT_HEAD: &str = "
+Transport:  <TransportId........>  <Type>  <cos>  <tos>  <BindAddress....................>
+==========================================================================================
+
+";
+
+fn transport_row(name: &str) -> String {
+    format!("Transport:  {name:<21}  {:>6}  {:>5}  {:>5}  {PBX_ADDRESS}\n", "udp", 0, 0)
+}
+
+/// `pjsip show transport`: every option, in the order of their names, with Asterisk's defaults.
+fn transport() -> String {
+    use std::fmt::Write as _;
+
+    let bind = PBX_ADDRESS.to_string();
+    let options = [
+        ("allow_reload", "false"),
+        ("allow_wildcard_certs", "No"),
+        ("async_operations", "1"),
+        ("bind", bind.as_str()),
+        ("ca_list_file", ""),
+        ("ca_list_path", ""),
+        ("cert_file", ""),
+        ("cipher", ""),
+        ("cos", "0"),
+        ("domain", ""),
+        ("external_media_address", ""),
+        ("external_signaling_address", ""),
+        ("external_signaling_port", "0"),
+        ("local_net", ""),
+        ("method", "unspecified"),
+        ("password", ""),
+        ("priv_key_file", ""),
+        ("protocol", "udp"),
+        ("require_client_cert", "No"),
+        ("symmetric_transport", "false"),
+        ("tcp_keepalive_enable", "false"),
+        ("tcp_keepalive_idle_time", "30"),
+        ("tcp_keepalive_interval_time", "1"),
+        ("tcp_keepalive_probe_count", "5"),
+        ("tos", "0"),
+        ("verify_client", "No"),
+        ("verify_server", "No"),
+        ("websocket_write_timeout", "100"),
+    ];
+    let wide = |of: fn(&(&str, &str)) -> usize| options.iter().map(of).max().unwrap_or_default();
+    let (name, value) = (wide(|(name, _)| name.len()), wide(|(_, value)| value.len()));
+    let mut text = format!("{TRANSPORT_HEAD}{}\n", transport_row(TRANSPORT));
+    let _ = writeln!(text, " {:<name$} : ParameterValue\n {}", "ParameterName", "=".repeat(name + 3 + value));
+    for (option, set) in options {
+        let _ = writeln!(text, " {option:<name$} : {set}");
+    }
+    text.push('\n');
+    text
 }
 
 /// The table of `pjsip show registrations`, as in the recording: name and server URI share 53 characters and a slash.

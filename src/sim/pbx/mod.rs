@@ -7,7 +7,8 @@
 //! Knowingly different
 //! - Its HEP feed has the REGISTERs and their answers only; see [`sip`](super::sip) for how they differ from real ones.
 //! - A subset of the actions; any other is the unknown command Asterisk would say it is without the module. No AMI over
-//!   HTTP, no TLS. `EndpointDetail` has a dozen of its hundred headers. Contacts are of the configured kind only.
+//!   HTTP, no TLS. `EndpointDetail` has some of its hundred headers, there is one
+//!   transport, and no identify. Contacts are of the configured kind only.
 //! - A dialplan is not looked at: Asterisk refuses an `Originate` to an extension it does not have.
 //! - Of security events only `SuccessfulAuth`.
 //! - `Filter` knows plain text and `(one|other)` instead of all regular expressions.
