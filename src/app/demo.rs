@@ -36,7 +36,7 @@ pub async fn demo(lasting: Duration) -> Result<()> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let mut stop_signals = StopSignals::new()?;
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-    let demo = Demo::start(lasting, &tracker, stop.clone()).await.context("the simulated servers cannot start")?;
+    let mut demo = Demo::start(lasting, &tracker, stop.clone()).await.context("the simulated servers cannot start")?;
     let place = tempfile::tempdir().context("no temporary directory can be made")?;
     let store = format!("sqlite:{}", place.path().join("demo.db").display());
     let file = place.path().join("trunkwarden.toml");
@@ -47,6 +47,11 @@ pub async fn demo(lasting: Duration) -> Result<()> {
     if TcpListener::bind(parameters.listen).await.is_err() {
         // Another demo or a controller has it; any free port will do.
         parameters.listen.set_port(0);
+    }
+    if parameters.hep.as_ref().is_some_and(|hep| !is_free(hep.listen)) {
+        // Somebody took it meanwhile; the story can be told without.
+        parameters.hep = None;
+        demo.forget_feed();
     }
     let controller = Controller::start(parameters, Arc::clone(&clock)).await?;
     let (lines, seen) = mpsc::channel(LINES);
@@ -81,6 +86,11 @@ pub async fn demo(lasting: Duration) -> Result<()> {
     }
 }
 
+/// Whether HEP can be listened for there.
+fn is_free(address: SocketAddr) -> bool {
+    std::net::UdpSocket::bind(address).is_ok() && std::net::TcpListener::bind(address).is_ok()
+}
+
 /// Hands committed decisions to the narrator. When it is too slow some are left out, which a demo can bear.
 async fn forward(
     mut committed: tokio::sync::broadcast::Receiver<Arc<crate::decision::Outcome>>,
@@ -97,8 +107,7 @@ async fn forward(
                 Err(RecvError::Closed) => return,
             },
         };
-        let records = outcome.records.iter().cloned().map(Seen::Record);
-        for seen in records.chain(outcome.events.iter().cloned().map(Seen::Event)) {
+        for seen in Seen::of(&outcome) {
             if lines.send(seen).await.is_err() {
                 return;
             }

@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     sync::Arc,
     time::Duration,
 };
@@ -17,12 +17,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     dialer::{SimAmi, SimCampaign, SimCampaignState, SimDialer, SimDialerSettings},
     narrate::{Narrator, Style, WIDTH, wrap},
-    pbx::{SimError, SimPbx, SimSettings, SimUser},
+    pbx::{HepFeed, SimError, SimPbx, SimSettings, SimUser},
     story::{Pace, SHORTEST, Story, TRUNKS, demo_policy, demo_timing, demo_trunks},
 };
 use crate::{
-    clock::Clock,
-    decision::{Event, Record},
+    clock::{Clock, Timestamp},
+    decision::{Event, Hold, Outcome, Record},
 };
 
 /// What the controller decided or remembered, for the narrator.
@@ -32,6 +32,24 @@ pub enum Seen {
     Event(Event),
     /// An outcome for history.
     Record(Record),
+    /// A hold that knows its cause since then.
+    Explained(Box<Hold>, Timestamp),
+}
+
+impl Seen {
+    /// What there is to tell of a step.
+    #[must_use]
+    pub fn of(outcome: &Outcome) -> Vec<Self> {
+        let mut all: Vec<Self> = outcome.records.iter().cloned().map(Self::Record).collect();
+        all.extend(outcome.events.iter().cloned().map(Self::Event));
+        // One that begins says what it knows itself.
+        let diagnosed = outcome.events.iter().find(|event| event.kind == "trunk.diagnosis");
+        if let Some(event) = diagnosed {
+            let explained = outcome.holds.iter().filter(|hold| hold.is_active() && hold.diagnosis.is_some());
+            all.extend(explained.cloned().map(|hold| Self::Explained(Box::new(hold), event.at)));
+        }
+        all
+    }
 }
 
 /// The campaigns: id, what people call it, the trunk it dials on.
@@ -79,6 +97,8 @@ pub struct Demo {
     pbx: SimPbx,
     dialer: SimDialer,
     secrets: Secrets,
+    /// Where its SIP messages are told; nowhere without a free port.
+    hep: Option<SocketAddr>,
     lasting: Duration,
     pace: Pace,
 }
@@ -126,7 +146,10 @@ impl Demo {
         // Base64 of digits and lower-case letters of a multiple of four is valid as it stands.
         let secrets =
             Secrets { ami: format!("demo-{secret:016x}"), webhook: format!("whsec_{secret:016x}{secret:016x}") };
+        let hep = free_port();
+        let feed = |to| HepFeed { password: Some(secrets.ami.clone().into()), ..HepFeed::new(to) };
         let settings = SimSettings {
+            hep: hep.map(feed),
             users: vec![SimUser::all("trunkwarden", &secrets.ami), SimUser::all("dialer", &secrets.ami)],
             trunks: demo_trunks(),
             timing: demo_timing(pace),
@@ -150,7 +173,12 @@ impl Demo {
             ..SimDialerSettings::default()
         };
         let dialer = SimDialer::start(settings, tracker, stop).await?;
-        Ok(Self { pbx, dialer, secrets, lasting, pace })
+        Ok(Self { pbx, dialer, secrets, hep, lasting, pace })
+    }
+
+    /// Nobody listens to its SIP messages after all.
+    pub const fn forget_feed(&mut self) {
+        self.hep = None;
     }
 
     /// The controller's configuration for it, as TOML.
@@ -185,6 +213,10 @@ impl Demo {
             url = self.dialer.url(),
             webhook = self.secrets.webhook,
         );
+        if let Some(hep) = self.hep {
+            // Writing to a String does not fail.
+            let _ = write!(text, "[hep]\nlisten = \"{hep}\"\npassword = {}\n", quoted(&self.secrets.ami));
+        }
         for (id, _, trunk) in CAMPAIGNS {
             // Writing to a String does not fail.
             let _ = write!(text, "[[campaign]]\ndialer = \"{DIALER}\"\nid = \"{id}\"\ntrunks = [\"{PBX}/{trunk}\"]\n");
@@ -250,6 +282,7 @@ impl Demo {
                             narrator.event(event)
                         }
                         Seen::Record(record) => narrator.record(record),
+                        Seen::Explained(hold, at) => Some(narrator.explained(hold, *at)),
                     };
                     if let Some(line) = line {
                         writeln!(out, "{line}")?;
@@ -286,6 +319,10 @@ impl Demo {
     fn opening(&self, api: &str, out: &mut (dyn Write + Send)) -> io::Result<()> {
         writeln!(out, "Trunkwarden demo: all on this machine, with a simulated PBX, its providers, and a dialer.")?;
         writeln!(out, "  PBX      {PBX}, real AMI on {}", self.pbx.address())?;
+        match self.hep {
+            Some(hep) => writeln!(out, "           and its SIP messages as HEP to {hep}, as res_hep_pjsip sends them")?,
+            None => writeln!(out, "           without its SIP messages: no port is free for HEP")?,
+        }
         for (id, name, trunk) in CAMPAIGNS {
             writeln!(out, "  campaign {id} \"{name}\" dials {CALLS_PER_SECOND} calls a second on {PBX}/{trunk}")?;
         }
@@ -302,6 +339,17 @@ impl Demo {
         writeln!(out, "  rules    {}", wrap(&text, WIDTH - 11, 11))?;
         out.flush()
     }
+}
+
+/// A port of loopback that is free for UDP and TCP, as HEP is listened for on both, while another is left to send from.
+fn free_port() -> Option<SocketAddr> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    (0..16).find_map(|_| {
+        let listens = TcpListener::bind(any).ok()?;
+        let address = listens.local_addr().ok()?;
+        let (_hears, _sends) = (UdpSocket::bind(address).ok()?, UdpSocket::bind(any).ok()?);
+        Some(address)
+    })
 }
 
 fn farewell(out: &mut (dyn Write + Send)) -> io::Result<()> {
@@ -367,6 +415,12 @@ mod tests {
             assert!(humantime::parse_duration(table["health"]["flap"][duration].as_str().unwrap()).is_ok());
         }
         assert_eq!(demo.lasting, SHORTEST);
+        let listen = demo.hep.map(|hep| hep.to_string());
+        assert_eq!(table["hep"]["listen"].as_str(), listen.as_deref());
+        let mut deaf = demo;
+        deaf.forget_feed();
+        let text = deaf.configuration("sqlite:x.db", SocketAddr::from(([127, 0, 0, 1], 8480)));
+        assert!(!text.parse::<toml::Table>().unwrap().contains_key("hep"));
         stop.cancel();
         tracker.close();
         tracker.wait().await;

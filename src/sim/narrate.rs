@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     clock::{Timestamp, between},
-    decision::{EntryKind, Event, Record, Scope},
+    decision::{EntryKind, Event, Hold, Record, Scope},
     health::Reason,
 };
 
@@ -37,6 +37,7 @@ enum Tone {
     Good,
     Doubt,
     Bad,
+    Cause,
     Hold,
     Release,
     Pause,
@@ -52,6 +53,7 @@ impl Tone {
             Self::Good => ("✓", "+", "\x1b[32m"),
             Self::Doubt => ("~", "~", "\x1b[33m"),
             Self::Bad => ("✗", "x", "\x1b[31m"),
+            Self::Cause => ("◆", "*", "\x1b[33m"),
             Self::Hold => ("■", "#", "\x1b[31m"),
             Self::Release => ("□", "o", "\x1b[32m"),
             Self::Pause => ("‖", "=", "\x1b[35m"),
@@ -103,6 +105,7 @@ impl Narrator {
                 let from = if from.is_empty() { String::new() } else { format!("{from} -> ") };
                 line(tone, "health", text("trunk"), because(format!("{from}{to}")))
             }
+            "trunk.diagnosis" => Some(self.diagnosis(event)),
             "hold.begun" => {
                 let by = match text("by") {
                     "" | "policy" => String::new(),
@@ -156,6 +159,33 @@ impl Narrator {
         }
     }
 
+    /// Why it fails, as far as is known, and what mends it; or what would tell more.
+    fn diagnosis(&self, event: &Event) -> String {
+        let diagnosis = &event.data["diagnosis"];
+        let text = |key: &str| diagnosis[key].as_str().unwrap_or_default();
+        let summary = event.data["reason"].as_str().unwrap_or_default();
+        // What follows is of interest to whoever asks for all of it.
+        let summary = clause(summary);
+        let (tone, told, then) = if matches!(text("cause"), "unknown" | "") {
+            let more = diagnosis["to_know_more"][0].as_str().map(|more| format!("to know more: {}", sentence(more)));
+            (Tone::Doubt, format!("not diagnosed yet: {summary}"), more)
+        } else {
+            let sure = (diagnosis["confidence"].as_f64().unwrap_or_default() * 100.0).round();
+            let told = format!("diagnosed: {} {sure} %, fault {}: {summary}", text("cause"), text("fault"));
+            let fix = diagnosis["fix"]["text"].as_str().filter(|fix| !fix.is_empty());
+            (Tone::Cause, told, fix.map(|fix| format!("fix: {}", sentence(fix))))
+        };
+        let texts: Vec<&str> = [Some(told.as_str()), then.as_deref()].into_iter().flatten().collect();
+        self.lines(event.at, tone, "cause", event.data["trunk"].as_str().unwrap_or_default(), &texts)
+    }
+
+    /// A hold that says since `at` why it is there.
+    #[must_use]
+    pub fn explained(&self, hold: &Hold, at: Timestamp) -> String {
+        let why = spoken(shortened(&hold.reason), at, |seconds| format!("{seconds}s"));
+        self.line(at, Tone::Hold, "hold", &hold.trunk.to_string(), &format!("the hold says why: {why}"))
+    }
+
     /// A new outcome in a history: what Asterisk said of a registration, how the link to the PBX is. `None` for the rest,
     /// and for a run that goes on.
     #[must_use]
@@ -190,6 +220,11 @@ impl Narrator {
     }
 
     fn line(&self, at: Timestamp, tone: Tone, word: &str, subject: &str, text: &str) -> String {
+        self.lines(at, tone, word, subject, &[text])
+    }
+
+    /// One entry, whose texts each begin a line.
+    fn lines(&self, at: Timestamp, tone: Tone, word: &str, subject: &str, texts: &[&str]) -> String {
         let seconds = self.offset(self.latest.get().max(at));
         self.latest.set(self.latest.get().max(at));
         let (sign, plain, colour) = tone.marks();
@@ -201,7 +236,8 @@ impl Narrator {
         };
         let head = format!("{seconds:6.1}s {mark} {word:<8} {subject}");
         let indent = if subject.is_empty() { head.chars().count() } else { INDENT };
-        let body = wrap(&clean(text), WIDTH - indent, indent);
+        let wrapped: Vec<String> = texts.iter().map(|text| wrap(&clean(text), WIDTH - indent, indent)).collect();
+        let body = wrapped.join(&format!("\n{}", " ".repeat(indent)));
         let pad = " ".repeat(indent.saturating_sub(head.chars().count()));
         if self.style.colour { format!("{colour}{head}{pad}{body}\x1b[0m") } else { format!("{head}{pad}{body}") }
     }
@@ -219,7 +255,33 @@ fn reason(reason: &Value, at: Timestamp) -> String {
         (None, Err(_)) if reason.is_null() => String::new(),
         (None, Err(_)) => reason.to_string(),
     };
-    spoken(&text, at, |seconds| format!("{seconds}s"))
+    spoken(shortened(&text), at, |seconds| format!("{seconds}s"))
+}
+
+/// A reason without what its cause's own line says: `north rejected: no_response: sip.north.example does not …` ends with
+/// the cause's word. Only a sentence is left out.
+fn shortened(reason: &str) -> &str {
+    let is_cause = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let mut begin = 0;
+    while let Some(length) = reason[begin..].find(": ") {
+        let (word, after) = (&reason[begin..begin + length], &reason[begin + length + 2..]);
+        if begin > 0 && is_cause(word) && after.contains(' ') {
+            return &reason[..begin + length];
+        }
+        begin += length + 2;
+    }
+    reason
+}
+
+/// The first clause of a summary.
+fn clause(summary: &str) -> &str {
+    summary.split_once("; ").map_or(summary, |(first, _)| first).trim_end_matches('.')
+}
+
+/// The first sentence of an advice.
+fn sentence(text: &str) -> &str {
+    let line = text.lines().next().unwrap_or_default();
+    line.split_once(". ").map_or(line, |(first, _)| first).trim_end_matches('.')
 }
 
 fn seconds(from: Timestamp, to: Timestamp) -> i64 {
@@ -345,6 +407,37 @@ mod tests {
         assert!(narrator.event(&left).unwrap().ends_with("told crm to go on: well for 2s, now"));
         assert_eq!(narrator.event(&event("gate", json!({"trunk": "pbx1/north"}))), None);
         assert_eq!(narrator.event(&event("hold.begun", json!(null))).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_diagnosis_is_a_line_with_its_fix_and_the_reason_after_it_has_the_cause_only() {
+        let narrator = Narrator::new(began(), Style::default());
+        let diagnosis = |cause: &str| {
+            event(
+                "trunk.diagnosis",
+                json!({"trunk": "pbx1/north", "hold": "hold_1", "reason": "it answers with 403; seen 3 times.", "diagnosis": {
+                    "cause": cause, "confidence": 0.85, "fault": "provider", "to_know_more": ["Switch HEP on. Then wait."],
+                    "fix": {"text": "Call the provider. Do not retry.", "config": ""}}}),
+            )
+        };
+        assert_eq!(
+            narrator.event(&diagnosis("account_forbidden")).unwrap(),
+            "   4.2s * cause    pbx1/north     diagnosed: account_forbidden 85 %, fault provider: it answers with\n\
+             \x20                                 403\n\
+             \x20                                 fix: Call the provider"
+        );
+        let unknown = narrator.event(&diagnosis("unknown")).unwrap();
+        assert!(unknown.contains("~ cause    pbx1/north     not diagnosed yet: it answers with 403\n"), "{unknown}");
+        assert!(unknown.ends_with("to know more: Switch HEP on") && !unknown.contains("fix"), "{unknown}");
+        for (reason, said) in [
+            ("north rejected: account_forbidden: it answers with 403", "north rejected: account_forbidden"),
+            ("down: north rejected: unknown: no one: knows", "down: north rejected: unknown"),
+            ("north rejected", "north rejected"),
+            ("rejected: by operator", "rejected: by operator"),
+            ("a: b: c", "a: b: c"),
+        ] {
+            assert_eq!(shortened(reason), said);
+        }
     }
 
     #[test]

@@ -76,10 +76,10 @@ pub fn demo_trunks() -> Vec<SimTrunk> {
     TRUNKS.map(trunk).to_vec()
 }
 
-/// The demo's timers: an unanswered REGISTER is given up after 2 s instead of 32 s (`timer_b`).
+/// The demo's timers: an unanswered REGISTER is given up after 4 s instead of 32 s (`timer_b`), sent four times by then.
 #[must_use]
 pub fn demo_timing(pace: Pace) -> Timing {
-    let pace = provider::Pace { timer_b: pace.of(2.0), ..provider::Pace::default() };
+    let pace = provider::Pace { timer_b: pace.of(4.0), timer_t1: pace.of(0.5), ..provider::Pace::default() };
     Timing { pace, call_length: Duration::from_millis(800), ..Timing::default() }
 }
 
@@ -134,11 +134,12 @@ pub struct Story {
 }
 
 impl Story {
-    /// The demo's: one trunk is suspended and restored, one flaps, one falls silent, and the PBX is lost for
-    /// a moment, which must hold nothing.
+    /// The demo's: one trunk's account is suspended and restored, one's provider is overloaded now and then, one falls
+    /// silent, and the PBX is lost for a moment, which must hold nothing.
     #[must_use]
     pub fn demo(pace: Pace) -> Self {
         const SUSPENDED: Behaviour = Behaviour::reject(403);
+        const OVERLOADED: Behaviour = Behaviour::Reject { code: 503, retry_after: Some(Duration::from_secs(1)) };
         const OK: Behaviour = Behaviour::Ok;
         let steps = [
             (0.0, "three trunks are registered and three campaigns are dialing", None),
@@ -150,16 +151,16 @@ impl Story {
             (8.0, "north's account is restored", Some(Act::Change("north", OK))),
             (
                 11.0,
-                "south begins to flap: refused and registered again, three times",
-                Some(Act::Turn("south", SUSPENDED)),
+                "south's provider is overloaded: 503 and registered again, three times",
+                Some(Act::Turn("south", OVERLOADED)),
             ),
             (12.2, "", Some(Act::Turn("south", OK))),
-            (13.4, "", Some(Act::Turn("south", SUSPENDED))),
+            (13.4, "", Some(Act::Turn("south", OVERLOADED))),
             (14.6, "", Some(Act::Turn("south", OK))),
-            (15.8, "", Some(Act::Turn("south", SUSPENDED))),
+            (15.8, "", Some(Act::Turn("south", OVERLOADED))),
             (17.0, "south is registered again, and stays so; can it be trusted?", Some(Act::Turn("south", OK))),
-            (18.6, "a firewall drops what goes to west: no answer at all", Some(Act::Turn("west", Behaviour::Silent))),
-            (23.2, "the firewall is opened again; it shows when Asterisk tries next", Some(Act::Change("west", OK))),
+            (18.2, "a firewall drops what goes to west: no answer at all", Some(Act::Turn("west", Behaviour::Silent))),
+            (22.8, "the firewall is opened again; it shows when Asterisk tries next", Some(Act::Change("west", OK))),
             (32.0, "the network to the PBX breaks for a moment", Some(Act::Cut)),
             (33.0, "the network is back; so short a gap holds nothing, but history shows it", Some(Act::Mend)),
         ];
@@ -180,7 +181,7 @@ mod tests {
             let losses: Vec<f64> = Story::demo(pace)
                 .steps
                 .iter()
-                .filter(|step| step.act == Some(Act::Turn("south", Behaviour::reject(403))))
+                .filter(|step| matches!(step.act, Some(Act::Turn("south", Behaviour::Reject { code: 503, .. }))))
                 .map(|step| step.at.as_secs_f64())
                 .collect();
             let penalty = |at: f64| -> f64 {
@@ -256,7 +257,7 @@ mod tests {
     async fn the_trunks_do_what_the_narrator_says() {
         let usual = played(USUAL).await;
         let expected = "4 north Rejected, 9 north Registered, 11 south Rejected, 12 south Registered, 13 south Rejected, 15 \
-                        south Registered, 16 south Rejected, 17 south Registered, 21 west Rejected, 25 west Registered";
+                        south Registered, 16 south Rejected, 17 south Registered, 22 west Rejected, 23 west Registered";
         assert_eq!(usual.join(", "), expected);
         let order = |seen: &[String]| -> Vec<String> {
             seen.iter().map(|line| line.split_once(' ').unwrap().1.to_owned()).collect()
