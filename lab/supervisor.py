@@ -274,15 +274,15 @@ class Lab:
         return str(one.outside / "log/sip")
 
     async def do_capture(self):
-        """SIP, and what ICMP says of it, goes to a capture file that is named: of loopback, or of all the PBX's network."""
+        """SIP, name look-ups, and what ICMP says of them go to a capture file that is named: of loopback, or of all the PBX's network."""
         roots.need("tcpdump")
         file = self.state / f"capture-{len(self.captures)}.pcap"
         command = ["tcpdump", "-n", "-U", "-Z", "root", "-w", str(file)]
         if self.network:
-            command += ["-i", "any", "port 5060 or port 5062 or icmp"]
+            command += ["-i", "any", "port 5060 or port 5062 or port 53 or icmp"]
         else:
             # ICMP has the ports of what it is about behind two headers (IP, ICMP, IP); other labs share this loopback.
-            sip = sorted({*range(self.ports["registrar"], self.ports["registrar_misnamed"] + 1),
+            sip = sorted({53, *range(self.ports["registrar"], self.ports["registrar_misnamed"] + 1),
                           *(self.ports[name][port] for name in ("pbx", "provider") for port in ("sip", "sip_tls"))})
             about = " or ".join(f"icmp[{place}:2] = {port}" for port in sip for place in (28, 30))
             command += ["-i", "lo", " or ".join(f"port {port}" for port in sip) + f" or (icmp and ({about}))"]

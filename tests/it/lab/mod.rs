@@ -16,6 +16,7 @@ mod itself_causes;
 pub(crate) mod program;
 pub(crate) mod raw_ami;
 pub(crate) mod relay;
+mod system_causes;
 mod system_discovery;
 mod system_evidence;
 mod system_hold;
