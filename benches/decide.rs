@@ -24,6 +24,8 @@ use trunkwarden::{
     clock::{Clock, SystemClock, Timestamp, after},
     decision::{Board, ControlPolicy, Input, ListedTrunk, PbxFact},
     effect::outbox::OutboxPolicy,
+        hep: None,
+        patience: Default::default(),
     health::{HealthPolicy, TrunkHealth, fold},
     ids::{EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{Fact, Observation, RegistrationState, Source},

@@ -253,11 +253,12 @@ fn remarks_of(read: &pcap::CaptureReport) -> Vec<String> {
     remarks
 }
 
-
 fn remarks_of_log(read: &logger::LoggerReport) -> Vec<String> {
     let mut remarks = Vec::new();
     if read.messages == 0 {
-        remarks.push("there is no SIP in it: was `pjsip set logger on` given, and does this file get VERBOSE lines?".to_owned());
+        remarks.push(
+            "there is no SIP in it: was `pjsip set logger on` given, and does this file get VERBOSE lines?".to_owned(),
+        );
     }
     let counted = [
         (read.cut, "messages with lines missing"),
@@ -733,7 +734,8 @@ impl Court<'_> {
             found.push((Rank::Recovered, diagnosis));
         }
         // A failure after the last success, of which nothing more than a log line is known, was found twice.
-        found.extend(now.filter(|now| found.iter().all(|(_, one)| one.cause != now.cause)).map(|now| (rank(&now), now)));
+        found
+            .extend(now.filter(|now| found.iter().all(|(_, one)| one.cause != now.cause)).map(|now| (rank(&now), now)));
         found
     }
 
@@ -742,9 +744,10 @@ impl Court<'_> {
     fn judge_others(&self, groups: &[(Key, Group)]) -> Vec<(Rank, Diagnosis)> {
         let met: HashSet<&Who> = groups.iter().map(|(key, _)| &key.who).collect();
         let mut others: BTreeMap<Who, Option<(RegistrationName, String, String)>> = BTreeMap::new();
-        let configured = self.objects.into_iter().flat_map(|objects| &objects.registrations).filter_map(|(name, own)| {
-            Some((RegistrationName::try_from(name.clone()).ok()?, own.client_uri.clone(), own.server_uri.clone()))
-        });
+        let configured =
+            self.objects.into_iter().flat_map(|objects| &objects.registrations).filter_map(|(name, own)| {
+                Some((RegistrationName::try_from(name.clone()).ok()?, own.client_uri.clone(), own.server_uri.clone()))
+            });
         let known =
             self.known.iter().map(|own| (own.registration.clone(), own.client_uri.clone(), own.server_uri.clone()));
         for (name, client, server) in configured.chain(known) {
@@ -771,7 +774,12 @@ impl Court<'_> {
                 case.server_uri = Some(server);
             }
             // That the log shows others' SIP, and none of this one, tells that it sent none.
-            let shown: Vec<Seen> = groups.iter().flat_map(|(_, group)| group.logged().cloned()).take(1).chain(seen.iter().cloned()).collect();
+            let shown: Vec<Seen> = groups
+                .iter()
+                .flat_map(|(_, group)| group.logged().cloned())
+                .take(1)
+                .chain(seen.iter().cloned())
+                .collect();
             case.seen = &shown;
             let found = judge::judge(&case, self.neighbours)?;
             Some((rank(&found), found))

@@ -504,6 +504,7 @@ impl Diagnostician {
             watched,
             facts: Some(facts),
             now: Some(now),
+            ..Case::default()
         };
         let diagnosis = diagnose(&case);
         let layers = layers(&case, diagnosis.as_ref());

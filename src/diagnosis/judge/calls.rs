@@ -70,19 +70,21 @@ fn logged<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
         "Asterisk's log says that a call from {peer}, the provider of {}, matches no endpoint",
         scene.account(),
     );
-    let found = Finding::new(&[(IdentifyMissing, 0.9)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
+    let found =
+        Finding::new(&[(IdentifyMissing, 0.9)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
     Some(found.line_at(fact.at, Source::Logger, super::logged::words(&fact.kind)))
 }
 
 /// Inbound INVITEs that we challenge.
 fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>> {
     let inbound = |call: &&Call<'a>| call.direction == Direction::In;
-    let challenged =
-        |call: &&Call<'a>| inbound(call) && !call.credentials && matches!(call.status(), Some(401 | 407));
+    let challenged = |call: &&Call<'a>| inbound(call) && !call.credentials && matches!(call.status(), Some(401 | 407));
     let last = calls.iter().filter(challenged).max_by_key(|call| call.invite.at)?;
     // Since then one came through: it is mended.
     let mended = calls.iter().filter(inbound).any(|call| {
-        call.invite.at > last.invite.at && !call.credentials && (call.progress || matches!(call.status(), Some(200..=299)))
+        call.invite.at > last.invite.at
+            && !call.credentials
+            && (call.progress || matches!(call.status(), Some(200..=299)))
     });
     if mended {
         return None;
@@ -109,11 +111,19 @@ fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>
         && !endpoint.auth.is_empty()
     {
         let name = tell::value(name);
-        let summary = format!("{told}: [{}] matches it, but [{name}] has auth= set and so asks for a password", tell::value(identify));
+        let summary = format!(
+            "{told}: [{}] matches it, but [{name}] has auth= set and so asks for a password",
+            tell::value(identify)
+        );
         return Some(
-            Finding::new(&[(CallsRejected, 0.7), (IdentifyMissing, 0.2)], Fault::Configuration, summary, mend::inbound_auth(scene))
-                .settings([format!("[{name}] auth={}", tell::value(&endpoint.auth.join(",")))])
-                .seen(seen),
+            Finding::new(
+                &[(CallsRejected, 0.7), (IdentifyMissing, 0.2)],
+                Fault::Configuration,
+                summary,
+                mend::inbound_auth(scene),
+            )
+            .settings([format!("[{name}] auth={}", tell::value(&endpoint.auth.join(",")))])
+            .seen(seen),
         );
     }
     let known = objects.is_some_and(|objects| objects.complete.endpoints);
@@ -124,7 +134,8 @@ fn unidentified<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>
         (true, true) => 0.5,
     };
     let summary = format!("{told}: no identify section matches that address");
-    let found = Finding::new(&[(IdentifyMissing, sure)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
+    let found =
+        Finding::new(&[(IdentifyMissing, sure)], Fault::Configuration, summary, mend::identify(scene, peer.ip()));
     Some(found.seen(seen).more((!known).then_some(More::Configuration)))
 }
 
@@ -144,11 +155,12 @@ fn rejected<'a>(scene: &Scene<'a>, calls: &[Call<'a>]) -> Option<Finding<'a>> {
     // destination's, and nothing is said of a trunk for that.
     let good = |call: &&Call<'a>| outbound(call) && (call.progress || matches!(call.status(), Some(200..=299)));
     let count = calls.iter().filter(refused).count();
-    if calls.iter().any(|call| good(&call) && call.invite.at > last.invite.at) || calls.iter().filter(good).count() >= count {
+    if calls.iter().any(|call| good(&call) && call.invite.at > last.invite.at)
+        || calls.iter().filter(good).count() >= count
+    {
         return None;
     }
-    let destinations: BTreeSet<String> =
-        calls.iter().filter(refused).filter_map(|call| called(call.invite)).collect();
+    let destinations: BTreeSet<String> = calls.iter().filter(refused).filter_map(|call| called(call.invite)).collect();
     let status = last.status().unwrap_or_default();
     let answer = last.end.and_then(Seen::sip).map(tell::answer).unwrap_or_default();
     let told = format!(
@@ -198,7 +210,8 @@ pub(super) fn media<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     );
     let fix = mend::external(scene, None);
     Some(
-        Finding::new(&[(MediaBlocked, 0.7), (NatContact, 0.2)], Fault::Configuration, summary, fix).seen(evidence(call)),
+        Finding::new(&[(MediaBlocked, 0.7), (NatContact, 0.2)], Fault::Configuration, summary, fix)
+            .seen(evidence(call)),
     )
 }
 
@@ -236,7 +249,13 @@ fn of_trunk<'a>(scene: &Scene<'a>) -> Vec<Call<'a>> {
             let credentials = !message.credentials().is_empty();
             // A re-INVITE within the call says nothing of whether calls come about.
             let within = message.to().is_some_and(|to| to.parameter("tag").is_some());
-            let call = all.entry(id.into_owned()).or_insert(Call { direction, invite: seen, credentials, end: None, progress: false });
+            let call = all.entry(id.into_owned()).or_insert(Call {
+                direction,
+                invite: seen,
+                credentials,
+                end: None,
+                progress: false,
+            });
             if !within && seen.at >= call.invite.at {
                 call.invite = seen;
             }
@@ -254,9 +273,8 @@ fn of_trunk<'a>(scene: &Scene<'a>) -> Vec<Call<'a>> {
             100 => {}
             101..=199 => call.progress = true,
             _ => {
-                let later = |known: &Seen| {
-                    known.sip().and_then(SipMessage::cseq).is_none_or(|(number, _)| number <= cseq)
-                };
+                let later =
+                    |known: &Seen| known.sip().and_then(SipMessage::cseq).is_none_or(|(number, _)| number <= cseq);
                 if call.end.is_none_or(later) {
                     call.end = Some(seen);
                 }
@@ -271,8 +289,7 @@ fn direction(seen: &Seen, peers: &BTreeSet<SocketAddr>, own: &BTreeSet<SocketAdd
     let own_ip = |address: &SocketAddr| own.iter().any(|known| known.ip() == address.ip());
     let at_peer = |address: Option<SocketAddr>| {
         address.is_some_and(|address| {
-            peers.contains(&address)
-                || (!own_ip(&address) && peers.iter().any(|known| known.ip() == address.ip()))
+            peers.contains(&address) || (!own_ip(&address) && peers.iter().any(|known| known.ip() == address.ip()))
         })
     };
     match seen.direction {

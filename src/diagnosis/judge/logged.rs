@@ -75,7 +75,8 @@ pub(super) fn unanswered<'a>(
             mend::algorithm(scene, None, challenges),
         ),
         LogFactKind::NoMatchingAuth { offered } => {
-            let md5 = offered.iter().any(|(_, algorithm)| algorithm.is_empty() || algorithm.eq_ignore_ascii_case("MD5"));
+            let md5 =
+                offered.iter().any(|(_, algorithm)| algorithm.is_empty() || algorithm.eq_ignore_ascii_case("MD5"));
             let realm = offered.first().map(|(realm, _)| realm.as_str());
             let why = "its log says that no auth section answers this realm and algorithm".to_owned();
             if md5 {
@@ -160,7 +161,9 @@ fn by_code<'a>(scene: &Scene<'a>, fact: &'a LogFact, status: u16) -> Finding<'a>
     let told = format!("Asterisk's log says that {} answers {} with {status}", scene.registrar(), scene.account());
     match status {
         401 | 407 => {
-            if let Some(found) = unanswered(scene, fact.at, &[], &format!("{told}, and it did not answer the challenge")) {
+            if let Some(found) =
+                unanswered(scene, fact.at, &[], &format!("{told}, and it did not answer the challenge"))
+            {
                 return found;
             }
             let refused = scene.log().iter().any(|one| near(one.at, fact.at) && one.kind == LogFactKind::NotAnswered);
@@ -181,10 +184,15 @@ fn by_code<'a>(scene: &Scene<'a>, fact: &'a LogFact, status: u16) -> Finding<'a>
             let ranked = [(WrongAuthUsername, 0.45), (OutboundProxyRequired, 0.3), (AccountForbidden, 0.1)];
             Finding::new(&ranked, Fault::Configuration, told, mend::auth_username(scene))
         }
-        300..=399 => Finding::new(&[(OutboundProxyRequired, 0.65)], Fault::Configuration, told, mend::proxy(scene, None)),
-        408 | 429 | 500..=699 => {
-            Finding::new(&[(ProviderUnavailable, 0.8), (NoResponse, 0.1)], Fault::Provider, told, mend::wait(scene, None))
+        300..=399 => {
+            Finding::new(&[(OutboundProxyRequired, 0.65)], Fault::Configuration, told, mend::proxy(scene, None))
         }
+        408 | 429 | 500..=699 => Finding::new(
+            &[(ProviderUnavailable, 0.8), (NoResponse, 0.1)],
+            Fault::Provider,
+            told,
+            mend::wait(scene, None),
+        ),
         _ => Finding::unknown(0.4, &[], Fault::Unknown, told, mend::look(scene)),
     }
 }
@@ -289,7 +297,8 @@ fn code(kind: &LogFactKind) -> Option<u16> {
 
 /// A line in our words.
 pub(super) fn words(kind: &LogFactKind) -> String {
-    let wait = |wait: &Option<Duration>| wait.map(|wait| format!(", next try in {} s", wait.as_secs())).unwrap_or_default();
+    let wait =
+        |wait: &Option<Duration>| wait.map(|wait| format!(", next try in {} s", wait.as_secs())).unwrap_or_default();
     match kind {
         LogFactKind::Temporary { code, retry_in } => format!("log: {code} received{}", wait(retry_in)),
         LogFactKind::NoResponse { retry_in: None } => "log: no response received, stopped".to_owned(),
@@ -299,8 +308,10 @@ pub(super) fn words(kind: &LogFactKind) -> String {
         LogFactKind::GaveUp => "log: the most retries are reached, stopped".to_owned(),
         LogFactKind::NotAnswered => "log: the challenge could not be answered".to_owned(),
         LogFactKind::NoMatchingAuth { offered } => {
-            let offered: Vec<String> =
-                offered.iter().map(|(realm, algorithm)| format!("{}/{}", tell::value(realm), tell::value(algorithm))).collect();
+            let offered: Vec<String> = offered
+                .iter()
+                .map(|(realm, algorithm)| format!("{}/{}", tell::value(realm), tell::value(algorithm)))
+                .collect();
             format!("log: no auth matches the challenge's realm and algorithm: {}", offered.join(", "))
         }
         LogFactKind::NoAuth => "log: no outbound_auth is named".to_owned(),
@@ -312,6 +323,8 @@ pub(super) fn words(kind: &LogFactKind) -> String {
             let remote = remote.map(|remote| remote.to_string()).unwrap_or_default();
             format!("log: {} from {remote} matches no endpoint", tell::value(method))
         }
-        LogFactKind::Outcome { code, reason } => format!("log: the attempt ended with {code} ({})", tell::value(reason)),
+        LogFactKind::Outcome { code, reason } => {
+            format!("log: the attempt ended with {code} ({})", tell::value(reason))
+        }
     }
 }

@@ -74,8 +74,6 @@ fn find<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
         }
         Standing::Unregistered(at) => Some(told::unregistered(scene, at)),
         Standing::Unseen => told::rejected(scene),
-        Standing::Unknown => {
-            logged::only(scene).or_else(|| silent::before_any(scene)).or_else(|| calls::calls(scene))
-        }
+        Standing::Unknown => logged::only(scene).or_else(|| silent::before_any(scene)).or_else(|| calls::calls(scene)),
     }
 }

@@ -216,7 +216,10 @@ impl<'a> Scene<'a> {
         let server = self.registration.map(|own| own.server_uri.as_str()).or(self.case.server_uri.as_deref());
         let who = self.wanted.as_ref().map(|wanted| &wanted.who);
         Subject {
-            registration: self.name.map(str::to_owned).or_else(|| self.case.registration.as_ref().map(|own| own.to_string())),
+            registration: self
+                .name
+                .map(str::to_owned)
+                .or_else(|| self.case.registration.as_ref().map(|own| own.to_string())),
             client_uri: client.map(tell::uri).or_else(|| who.map(Who::aor)),
             server_uri: server.map(tell::uri).or_else(|| who.map(|who| format!("sip:{}", who.registrar()))),
         }
@@ -244,7 +247,9 @@ impl<'a> Scene<'a> {
         let named = self.wanted.as_ref().map(|wanted| wanted.who.registrar());
         let address = self.registrar_address();
         match (named, address) {
-            (Some(named), Some(address)) if !same_place(&named, address) => format!("{} ({address})", tell::value(&named)),
+            (Some(named), Some(address)) if !same_place(&named, address) => {
+                format!("{} ({address})", tell::value(&named))
+            }
             (Some(named), _) => tell::value(&named),
             (None, Some(address)) => address.to_string(),
             (None, None) => "the registrar".to_owned(),
@@ -305,8 +310,7 @@ impl<'a> Scene<'a> {
     /// The log lines about this registration, in order.
     pub(super) fn log(&self) -> Vec<&'a LogFact> {
         let Some(wanted) = &self.wanted else { return Vec::new() };
-        let mut all: Vec<&'a LogFact> =
-            self.case.log.iter().filter(|fact| of_registration(fact, wanted)).collect();
+        let mut all: Vec<&'a LogFact> = self.case.log.iter().filter(|fact| of_registration(fact, wanted)).collect();
         all.sort_by_key(|fact| fact.at);
         all
     }
@@ -444,13 +448,14 @@ pub(super) fn failed(attempt: &Attempt<'_>) -> bool {
 }
 
 /// The seconds that a success granted to our Contact; `None` where the answer does not say.
-pub(super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
+pub(in super::super) fn granted(attempt: &Attempt<'_>) -> Option<u32> {
     let leg = attempt.last()?;
     let answer = leg.answered()?;
     let contacts = answer.contacts();
     let own = leg.asked().map(SipMessage::contacts).unwrap_or_default();
     let ours = contacts.iter().find(|there| own.iter().any(|here| same_contact(here, there)));
-    let of = |contact: &crate::wire::sip::NameAddr| contact.parameter("expires").and_then(|seconds| seconds.parse().ok());
+    let of =
+        |contact: &crate::wire::sip::NameAddr| contact.parameter("expires").and_then(|seconds| seconds.parse().ok());
     ours.and_then(of).or_else(|| answer.expires()).or_else(|| match contacts.as_slice() {
         [only] => of(only),
         [] | [..] => None,
@@ -464,7 +469,7 @@ pub(super) fn same_contact(one: &crate::wire::sip::NameAddr, other: &crate::wire
 }
 
 /// The digest credentials that an attempt sent last.
-pub(super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
+pub(in super::super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
     let message = attempt.with_credentials()?.asked()?;
     let mut all = message.credentials();
     let digest = all.iter().position(|one| one.scheme.eq_ignore_ascii_case("digest")).unwrap_or(0);
@@ -472,7 +477,7 @@ pub(super) fn credentials(attempt: &Attempt<'_>) -> Option<Credentials> {
 }
 
 /// Which registration the case is about: the named one, the one with its URIs, else the last one in the trace.
-fn identity<'a>(case: &'a Case<'a>) -> (Option<&'a str>, Option<Wanted>) {
+pub(in super::super) fn identity<'a>(case: &'a Case<'a>) -> (Option<&'a str>, Option<Wanted>) {
     if let (Some(objects), Some(name)) = (case.objects, &case.registration)
         && let Some((name, _)) = objects.registrations.get_key_value(name.as_str())
         && let Some(wanted) = Wanted::configured(objects, name)
