@@ -24,8 +24,6 @@ use trunkwarden::{
     clock::{Clock, SystemClock, Timestamp, after},
     decision::{Board, ControlPolicy, Input, ListedTrunk, PbxFact},
     effect::outbox::OutboxPolicy,
-        hep: None,
-        patience: Default::default(),
     health::{HealthPolicy, TrunkHealth, fold},
     ids::{EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{Fact, Observation, RegistrationState, Source},
@@ -162,6 +160,8 @@ async fn gate(samples: u32, refreshes: u32) -> Result<(), Box<dyn Error>> {
         policy: ControlPolicy::default(),
         recipients: BTreeMap::new(),
         outbox: OutboxPolicy::default(),
+        hep: None,
+        patience: Default::default(),
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let controller = Controller::start(parameters, clock).await?;
