@@ -31,6 +31,8 @@ struct Peer {
     answered: BTreeSet<String>,
     /// The realms it asked for, and whom.
     realms: BTreeMap<String, BTreeSet<String>>,
+    /// The users it accepted.
+    accepted: BTreeSet<String>,
 }
 
 impl Neighbours {
@@ -59,6 +61,9 @@ impl Neighbours {
         }
         let known = self.peers.entry(peer).or_default();
         add(&mut known.answered, &user);
+        if (200..=299).contains(&status) {
+            add(&mut known.accepted, &user);
+        }
         for realm in message.challenges().into_iter().filter_map(|challenge| challenge.realm) {
             if known.realms.len() < MOST_EACH || known.realms.contains_key(&realm) {
                 add(known.realms.entry(realm).or_default(), &user);
@@ -81,16 +86,21 @@ impl Neighbours {
         }
     }
 
-    /// The realm that this registrar asks everybody else for, if it never asks them for `realm`.
+    /// The realm that this registrar asks its other users for, if it never asks them for `realm`. Theirs it is only if it
+    /// accepted one of them, or asked two: of two users with a realm each, nobody knows which is the stranger.
     pub(super) fn realm_of_others(&self, registrar: Option<SocketAddr>, user: &str, realm: &str) -> Option<&str> {
         let peer = self.peers.get(&registrar?)?;
         let others = |users: &BTreeSet<String>| users.iter().any(|other| other != user);
         if peer.realms.get(realm).is_some_and(others) {
             return None;
         }
+        let usual = |users: &BTreeSet<String>| {
+            users.iter().filter(|other| *other != user).count() >= 2
+                || users.iter().any(|other| other != user && peer.accepted.contains(other))
+        };
         peer.realms
             .iter()
-            .find(|(other, users)| other.as_str() != realm && others(users))
+            .find(|(other, users)| other.as_str() != realm && usual(users))
             .map(|(other, _)| other.as_str())
     }
 

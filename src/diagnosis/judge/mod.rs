@@ -8,6 +8,8 @@
 
 mod calls;
 mod finding;
+#[cfg(test)]
+mod histories;
 mod logged;
 mod mend;
 mod refused;

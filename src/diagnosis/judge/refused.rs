@@ -135,11 +135,10 @@ fn credentials_refused<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>, answer: &Si
         summary.push_str(&format!("; the digest is the right one for the password in [{}]", tell::value(section)));
     }
     summary.push_str(&why);
-    let first = ranked.first().map_or(WrongPassword, |&(cause, _)| cause);
-    let fix = match first {
-        WrongAuthUsername => mend::auth_username(scene),
-        AccountForbidden => mend::account(scene),
-        _ => mend::password(scene),
+    let fix = match ranked.first() {
+        Some((WrongAuthUsername, _)) => mend::auth_username(scene),
+        Some((AccountForbidden, _)) => mend::account(scene),
+        Some(_) | None => mend::password(scene),
     };
     let found = Finding::new(&ranked, fault, summary, fix).settings(proof.settings(scene));
     if scene.registration.is_none() { found.more([More::Configuration]) } else { found }

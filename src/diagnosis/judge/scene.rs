@@ -169,6 +169,16 @@ impl<'a> Scene<'a> {
         })
     }
 
+    /// An attempt that was under way when `at` came, and whose end was not seen.
+    pub(super) fn unseen_end(&self, at: Timestamp) -> Option<usize> {
+        let under_way = |one: &Attempt<'_>| {
+            one.began() <= after(at, attempt_slack())
+                && at <= after(one.began(), TIMER_B * 2)
+                && one.outcome != Outcome::Granted
+        };
+        self.attempts.iter().rposition(under_way)
+    }
+
     /// Whether Asterisk has stopped trying.
     pub(super) fn gave_up(&self) -> bool {
         self.case.facts.as_ref().is_some_and(|facts| {

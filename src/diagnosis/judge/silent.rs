@@ -173,7 +173,10 @@ pub(super) fn nothing_sent<'a>(scene: &Scene<'a>, at: Timestamp) -> Finding<'a> 
     let protocol = scene.protocol();
     let stream = protocol.as_deref().is_some_and(|own| own != "udp");
     let tls = matches!(protocol.as_deref(), Some("tls" | "wss"));
-    let line = |found: Finding<'a>| found.told_at(at, "Registry: Rejected, with no REGISTER seen".to_owned());
+    let by_ami = scene.case.facts.is_some();
+    let line = |found: Finding<'a>| {
+        if by_ami { found.told_at(at, "Registry: Rejected, with no REGISTER seen".to_owned()) } else { found }
+    };
     let found = if slow && stream {
         let summary = format!("{told}: the connection was not answered");
         Finding::new(

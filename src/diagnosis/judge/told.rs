@@ -25,7 +25,8 @@ pub(super) fn rejected<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     let facts = scene.case.facts.as_ref()?;
     let at = facts.last_event_at.unwrap_or(facts.since);
     let took = facts.last_attempt_took;
-    if scene.watched_alone(at) {
+    let unseen_end = scene.unseen_end(at);
+    if scene.watched_alone(at) && unseen_end.is_none() {
         return Some(silent::nothing_sent(scene, at));
     }
     if let Some(found) = silent::before_any(scene) {
@@ -68,7 +69,12 @@ pub(super) fn rejected<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
         quick.map(|took| format!(" within {:.0} s, so it is not silence", took.as_secs_f64())).unwrap_or_default();
     let summary =
         format!("the registration of {account} at {registrar} was rejected{failures}{how}; Asterisk does not say why");
-    Some(Finding::unknown(0.3, &perhaps, Fault::Unknown, summary, mend::look(scene)).told_at(at, line).more(more))
+    let found =
+        Finding::unknown(0.3, &perhaps, Fault::Unknown, summary, mend::look(scene)).told_at(at, line).more(more);
+    Some(match unseen_end {
+        Some(attempt) => found.also(", and the end of its exchange was not seen").of_attempt(attempt),
+        None => found,
+    })
 }
 
 /// What a rejection mostly is.
