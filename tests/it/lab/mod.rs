@@ -17,6 +17,7 @@ pub(crate) mod program;
 pub(crate) mod raw_ami;
 pub(crate) mod relay;
 mod system_causes;
+mod system_configuration;
 mod system_discovery;
 mod system_evidence;
 mod system_hold;
