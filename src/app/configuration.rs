@@ -1,11 +1,12 @@
 //! What a PBX's own configuration says of some registrations, read over AMI: once, when one of them fails.
 //!
-//! Separate from the watcher, which reads lists often and keeps no option; this is read rarely and kept for one diagnosis,
-//! since it contains secrets. It asks for as little as answers the question: the registrations with their auths (one list),
-//! the endpoints, and the transports the registrations leave by, which AMI has no list of, so the console is asked.
+//! Separate from the watcher, which reads lists often and keeps no option; this is read rarely and kept for one
+//! diagnosis, since it contains secrets. It asks for as little as answers the question: the registrations with their
+//! auths (one list), the endpoints, and the transports the registrations leave by, which AMI has no list of, so the
+//! console is asked.
 //!
-//! Nothing here fails: what Asterisk refuses, or does not answer in time, becomes a [`Gap`] that says what to do about it,
-//! and a diagnosis is made of the rest.
+//! Nothing here fails: what Asterisk refuses, or does not answer in time, becomes a [`Gap`] that says what to do about
+//! it, and a diagnosis is made of the rest.
 
 use std::{collections::BTreeSet, fmt, future::Future};
 
@@ -123,9 +124,9 @@ const COMMAND: &str = "write=command";
 
 /// Reads what concerns some registrations.
 ///
-/// `endpoints` are those that are known to belong to them; without any they are looked for by the registrations' `endpoint=`
-/// and names. What `rights` says is denied on this connection is not tried again. Each action has the link's own deadline;
-/// after the first that gets no answer nothing more is asked.
+/// `endpoints` are those that are known to belong to them; without any they are looked for by the registrations'
+/// `endpoint=` and names. What `rights` says is denied on this connection is not tried again. Each action has the
+/// link's own deadline; after the first that gets no answer nothing more is asked.
 ///
 /// The objects contain secrets of the wanted registrations' auths only; other auths are there without theirs. With none wanted
 /// they contain those of all, and neither endpoints nor transports: what each registers with can be remembered by that.

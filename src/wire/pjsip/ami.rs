@@ -1,13 +1,13 @@
 //! PJSIP objects as AMI lists and the CLI print them.
 //!
-//! AMI writes every option of an object, also those nobody set, with Asterisk's default; an empty value is an unset one.
-//! Names of headers are the options' names in camel case (`res/res_pjsip/pjsip_configuration.c`,
+//! AMI writes every option of an object, also those nobody set, with Asterisk's default; an empty value is an unset
+//! one. Names of headers are the options' names in camel case (`res/res_pjsip/pjsip_configuration.c`,
 //! `sip_sorcery_object_to_ami`). The order of objects and headers is not defined.
 //!
-//! Traps: an endpoint's list has `Response: Error` *inside* it for a transport that does not exist, leaves out what would
-//! follow, and ends normally; an auth or an AOR that does not exist is left out without a word; one that Asterisk rejected (a
-//! typo in it, no password) is as absent as one nobody wrote; the password of an auth comes in clear, that of a TLS key too.
-//! What is secret goes into [`Secret`](crate::wire::sip::digest::Secret)s and nowhere else.
+//! Traps: an endpoint's list has `Response: Error` *inside* it for a transport that does not exist, leaves out what
+//! would follow, and ends normally; an auth or an AOR that does not exist is left out without a word; one that Asterisk
+//! rejected (a typo in it, no password) is as absent as one nobody wrote; the password of an auth comes in clear, that
+//! of a TLS key too. What is secret goes into [`Secret`](crate::wire::sip::digest::Secret)s and nowhere else.
 
 use secrecy::ExposeSecret as _;
 
@@ -73,8 +73,8 @@ impl Objects {
 
     /// Takes the answer to `PJSIPShowRegistrationsOutbound`: the registrations, and the auths each names.
     ///
-    /// `whole` is whether all of it came: only then are the registrations complete, and an auth that one names and that did
-    /// not come with it is absent.
+    /// `whole` is whether all of it came: only then are the registrations complete, and an auth that one names and that
+    /// did not come with it is absent.
     pub fn take_registrations(&mut self, items: &[Message], whole: bool) {
         self.complete.registrations |= whole;
         let names = self.take_all(items, Kind::Registration);
@@ -84,10 +84,11 @@ impl Objects {
         }
     }
 
-    /// Takes the answer to `PJSIPShowEndpoint`: the endpoint, and the objects it names. `injected` are the errors within it.
+    /// Takes the answer to `PJSIPShowEndpoint`: the endpoint, and the objects it names. `injected` are the errors
+    /// within it.
     ///
-    /// `whole` is whether all of it came. An auth or AOR that did not come with it is absent then, unless an error within
-    /// the list had ended it early.
+    /// `whole` is whether all of it came. An auth or AOR that did not come with it is absent then, unless an error
+    /// within the list had ended it early.
     pub fn take_endpoint(&mut self, items: &[Message], injected: &[Message], whole: bool) {
         let names = self.take_all(items, Kind::Endpoint);
         for error in injected {
@@ -123,8 +124,8 @@ impl Objects {
         }
     }
 
-    /// Takes an error that names an object Asterisk does not have: `Unable to retrieve transport t`, `… endpoint e`. `false`
-    /// if it is another.
+    /// Takes an error that names an object Asterisk does not have: `Unable to retrieve transport t`, `… endpoint e`.
+    /// `false` if it is another.
     pub fn take_error(&mut self, message: &Message) -> bool {
         if !message.is_error() {
             return false;
@@ -232,7 +233,8 @@ impl Objects {
     }
 }
 
-/// `nat                       udp      0      0  127.0.0.1:20150`: names may have blanks, the columns right of them cannot.
+/// `nat                       udp      0      0  127.0.0.1:20150`: names may have blanks, the columns right of them
+/// cannot.
 fn transport_row(row: &str) -> Option<(&str, &str, &str)> {
     let column = |rest: &'_ str| rest.trim_end().rfind(char::is_whitespace);
     let mut rest = row.trim();

@@ -1,13 +1,14 @@
 //! PJSIP objects as a `pjsip.conf` writes them, and a `pjsip_wizard.conf`.
 //!
 //! For a capture or a log that is looked at away from its Asterisk. It reads what Asterisk would (`main/config.c`,
-//! `res/res_sorcery_config.c`, `res/res_pjsip_config_wizard.c`; each rule was tried on 22.10.1) and goes on where Asterisk
-//! would give up, since half a file is better than none: what Asterisk makes of such a place is said in a [`ConfProblem`].
+//! `res/res_sorcery_config.c`, `res/res_pjsip_config_wizard.c`; each rule was tried on 22.10.1) and goes on where
+//! Asterisk would give up, since half a file is better than none: what Asterisk makes of such a place is said in a
+//! [`ConfProblem`].
 //!
-//! Rules that surprise: an unescaped `;` begins a comment also within a word, so a password or a URI ends there; quotes and a
-//! byte order mark are part of the text; `type`'s value is in lower case, its first occurrence counts, of other options the
-//! last; `(+)` adds to the first section of the name; a section with an option its type does not know is left out as a whole;
-//! and two sections of one name and one type make that *all* objects of that type are left out.
+//! Rules that surprise: an unescaped `;` begins a comment also within a word, so a password or a URI ends there; quotes
+//! and a byte order mark are part of the text; `type`'s value is in lower case, its first occurrence counts, of other
+//! options the last; `(+)` adds to the first section of the name; a section with an option its type does not know is
+//! left out as a whole; and with two sections of one name and one type, *all* objects of that type are left out.
 //!
 //! Files are handed in: nothing here opens one. Nothing is executed.
 
@@ -44,8 +45,8 @@ impl fmt::Display for ConfProblem {
     }
 }
 
-/// Gives the files a path names, as written (it may be a pattern, and is relative to Asterisk's folder of configurations),
-/// each with its name and contents, in their order.
+/// Gives the files a path names, as written (it may be a pattern, and is relative to Asterisk's folder of
+/// configurations), each with its name and contents, in their order.
 ///
 /// # Errors
 /// Why it cannot be read, in words.
@@ -397,8 +398,8 @@ fn push_problem(problems: &mut Vec<ConfProblem>, files: &[String], at: At, text:
     }
 }
 
-/// A line without its comments, and whether one began right behind a word; `None` if all of it is within a comment begun
-/// before. `nest` counts the open `;--`; below zero, after a `--;` too many, everything is a comment too.
+/// A line without its comments, and whether one began right behind a word; `None` if all of it is within a comment
+/// begun before. `nest` counts the open `;--`; below zero, after a `--;` too many, everything is a comment too.
 fn strip_comments(line: &[u8], nest: &mut i32) -> Option<(Vec<u8>, bool)> {
     let mut kept = (*nest == 0).then(Vec::new);
     // Whether text is kept at this point.

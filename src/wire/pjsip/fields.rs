@@ -1,7 +1,8 @@
 //! One option of one object: what it sets, and how its value is read.
 //!
 //! Separate from the readers because AMI, the console and a file name the same options (`client_uri`; AMI writes
-//! `ClientUri`) and only differ in how they list and repeat them. What an option that is left out means is not said here.
+//! `ClientUri`) and only differ in how they list and repeat them. What an option that is left out means is not said
+//! here.
 
 use super::{
     super::sip::digest::{Algorithm, Secret},
@@ -234,11 +235,11 @@ fn number<T: std::str::FromStr>(slot: &mut Option<T>, value: &str) -> Taken {
     if slot.is_some() { Taken::Yes } else { Taken::Unreadable(Wanted::Number) }
 }
 
-/// The options Asterisk 22 knows of a kind of object whose options are few. A section with another is left out as a whole
-/// (`res/res_sorcery_config.c`), which is how a typo makes an auth or a registration vanish.
+/// The options Asterisk 22 knows of a kind of object whose options are few. A section with another is left out as a
+/// whole (`res/res_sorcery_config.c`), which is how a typo makes an auth or a registration vanish.
 ///
-/// Source: `pjsip show KIND NAME` of 22.10.1, and the older spellings `res_pjsip` still takes. Endpoints have more than a
-/// hundred, which differ by version, so they are not listed.
+/// Source: `pjsip show KIND NAME` of 22.10.1, and the older spellings `res_pjsip` still takes. Endpoints have more than
+/// a hundred, which differ by version, so they are not listed.
 pub(super) const fn known(kind: Kind) -> Option<&'static [&'static str]> {
     match kind {
         Kind::Registration => Some(&[

@@ -1,7 +1,8 @@
 //! Asterisk's PJSIP objects, as far as a registration's fate hangs on them.
 //!
-//! One shape for three readers: AMI lists, CLI text, and a `pjsip.conf`. Values are kept as written where they are shown to
-//! people or looked for in the file; a missing option is `None`, and its default is the reader's knowledge, not ours.
+//! One shape for three readers: AMI lists, CLI text, and a `pjsip.conf`. Values are kept as written where they are
+//! shown to people or looked for in the file; a missing option is `None`, and its default is the reader's knowledge,
+//! not ours.
 //!
 //! Secrets are here in memory and leave it for a digest's check only.
 
@@ -164,8 +165,8 @@ pub struct Auth {
     pub username: Option<String>,
     /// `realm`; `None`, empty and `*` match any.
     pub realm: Option<String>,
-    /// `password_digest`, `md5_cred`, `password`: what there is, in Asterisk's order of use. Asterisk 22 takes a hash made for
-    /// the algorithm asked for, even with `auth_type=userpass`, and the password if there is none.
+    /// `password_digest`, `md5_cred`, `password`: what there is, in Asterisk's order of use. Asterisk 22 takes a hash
+    /// made for the algorithm asked for, even with `auth_type=userpass`, and the password if there is none.
     pub secrets: Vec<Secret>,
     /// `supported_algorithms_uac`, as written; empty is the global default, which is MD5.
     pub supported_algorithms_uac: Vec<String>,

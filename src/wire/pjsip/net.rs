@@ -1,6 +1,7 @@
 //! Addresses and networks as `local_net` and `match` write them.
 //!
-//! Asterisk takes `address`, `address/bits` and `address/mask`, and prints masks (`main/acl.c`). Names are not resolved here.
+//! Asterisk takes `address`, `address/bits` and `address/mask`, and prints masks (`main/acl.c`). Names are not resolved
+//! here.
 
 use std::{
     fmt,

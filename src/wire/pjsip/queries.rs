@@ -10,8 +10,8 @@ use super::{
 };
 
 impl Objects {
-    /// The registrations with these URIs, by name. AMI's `Registry` event names the URIs only, and two registrations may
-    /// have the same.
+    /// The registrations with these URIs, by name. AMI's `Registry` event names the URIs only, and two registrations
+    /// may have the same.
     #[must_use]
     pub fn registration_by_uris(&self, client_uri: &str, server_uri: &str) -> Vec<&str> {
         let same = |registration: &Registration| {
@@ -20,9 +20,9 @@ impl Objects {
         self.registrations.iter().filter(|(_, it)| same(it)).map(|(name, _)| name.as_str()).collect()
     }
 
-    /// The transport a registration leaves by: its own; without one, the first in the file (else by name) of the protocol and
-    /// address family its next hop asks for, which is a guess where there are several. `None` if it names one that is not here. The transport of
-    /// its endpoint has no say.
+    /// The transport a registration leaves by: its own; without one, the first in the file (else by name) of the
+    /// protocol and address family its next hop asks for, which is a guess where there are several. `None` if it names
+    /// one that is not here. The transport of its endpoint has no say.
     #[must_use]
     pub fn transport_of(&self, registration: &str) -> Option<(&str, &Transport)> {
         let registration = self.registrations.get(registration)?;
@@ -54,8 +54,8 @@ impl Objects {
         self.identifies.iter().filter(|(_, it)| its(it)).map(|(name, it)| (name.as_str(), it)).collect()
     }
 
-    /// The endpoint a registration is for: the one it names; else that of its name; else of its name less `-reg-N`; else the
-    /// one that shares its first auth, if it is one only.
+    /// The endpoint a registration is for: the one it names; else that of its name; else of its name less `-reg-N`;
+    /// else the one that shares its first auth, if it is one only.
     #[must_use]
     pub fn endpoint_of(&self, registration: &str) -> Option<(&str, &Endpoint)> {
         let known = |name: &str| self.endpoints.get_key_value(name).map(|(name, it)| (name.as_str(), it));
@@ -116,8 +116,8 @@ fn without_wizard_suffix(name: &str) -> Option<&str> {
 }
 
 impl Identify {
-    /// Whether a request from this address is matched by one of its addresses and networks. Names are not looked at: see
-    /// [`Identify::names`].
+    /// Whether a request from this address is matched by one of its addresses and networks. Names are not looked at:
+    /// see [`Identify::names`].
     #[must_use]
     pub fn admits(&self, ip: IpAddr) -> bool {
         Net::last_word(self.matches.iter(), ip)

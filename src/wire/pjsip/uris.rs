@@ -1,8 +1,8 @@
 //! Whether two SIP URIs of a configuration mean the same, and which protocol one asks for.
 //!
-//! Separate from the parser of URIs in messages because these come from people and events: with `\;` as a file writes it,
-//! perhaps in angle brackets, and one that cannot be read still equals itself. Parameters that differ make a difference,
-//! also one that is there and one that is left out: what Asterisk does with them differs.
+//! Separate from the parser of URIs in messages because these come from people and events: with `\;` as a file writes
+//! it, perhaps in angle brackets, and one that cannot be read still equals itself. Parameters that differ make a
+//! difference, also one that is there and one that is left out: what Asterisk does with them differs.
 
 /// Whether both are the same URI, written twice: the case of scheme, host and parameters, a default port, the order of
 /// parameters, `\;` and angle brackets do not count.
