@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use secrecy::ExposeSecret;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -13,7 +14,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::*;
-use crate::sim::provider::{Behaviour, Pace};
+use crate::{
+    sim::provider::{Behaviour, Pace},
+    wire::{
+        hep,
+        sip::{
+            SipMessage,
+            digest::{Match, Secret},
+        },
+    },
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -482,6 +492,144 @@ async fn the_cli_prints_registrations_as_asterisk_does() {
     );
     let answer = raw.ask("Action: Command\r\nCommand: module load x\r\n\r\n").await;
     assert_eq!(answer, "Response: Error\r\nMessage: Command blacklisted\r\n\r\n");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_console_prints_transports_as_recorded_and_knows_no_history() {
+    let world = World::new(settings(vec![quick("a")])).await;
+    let mut raw = Raw::connect(&world.pbx).await;
+    raw.ask("Action: Login\r\nUsername: trunkwarden\r\nSecret: sim\r\nEvents: off\r\n\r\n").await;
+    let mut command = async |line: &str| -> Vec<String> {
+        let answer = raw.ask(&format!("Action: Command\r\nCommand: {line}\r\n\r\n")).await;
+        answer.split("\r\n").filter_map(|line| line.strip_prefix("Output: ")).map(str::to_owned).collect()
+    };
+    let row = "Transport:  transport-udp             udp      0      0  198.51.100.10:5060";
+    let head = [
+        "",
+        "Transport:  <TransportId........>  <Type>  <cos>  <tos>  <BindAddress....................>",
+        "==========================================================================================",
+        "",
+        row,
+        "",
+    ];
+    let listed = command("pjsip show transports").await;
+    assert_eq!(listed[..6], head);
+    assert_eq!(listed[6..], ["Objects found: 1", ""]);
+    let shown = command("pjsip show transport transport-udp").await;
+    assert_eq!(shown[..6], head);
+    assert_eq!(shown[6], " ParameterName               : ParameterValue");
+    assert_eq!(shown[7], format!(" {}", "=".repeat(27 + 3 + "198.51.100.10:5060".len())));
+    assert_eq!(shown[8], " allow_reload                : false");
+    assert_eq!((shown.len(), shown[36].as_str()), (37, ""));
+    assert_eq!(command("pjsip show transport nope").await, ["Unable to find object nope.", ""]);
+    for (line, known) in
+        [("pjsip show history entry 0", "pjsip show"), ("pjsip set history on", "pjsip set"), ("x y", "")]
+    {
+        let missing = format!("No such command '{line}' (type 'core show help {known}' for other possible commands)");
+        assert_eq!(command(line).await[0], missing);
+    }
+    raw.send("Action: PJSIPShowAuths\r\n\r\n").await;
+    assert!(raw.message().await.contains("EventList: start\r\nMessage: A listing of Auths follows"));
+    assert!(raw.message().await.starts_with("Event: AuthList\r\nObjectType: auth\r\nObjectName: a\r\n"));
+    assert!(raw.message().await.ends_with("EventList: Complete\r\nListItems: 1\r\n\r\n"));
+    world.end().await;
+}
+
+/// What the feed sends, as the listener reads it.
+struct Ear(tokio::net::UdpSocket);
+
+impl Ear {
+    async fn new() -> (Self, HepFeed) {
+        let ear = Self(tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let feed = HepFeed { capture_id: 7, password: Some("pw".into()), ..HepFeed::new(ear.0.local_addr().unwrap()) };
+        (ear, feed)
+    }
+
+    async fn next(&self) -> SipMessage {
+        let mut packet = vec![0; 65_536];
+        let size = timeout(PATIENCE, self.0.recv(&mut packet)).await.expect("a packet").unwrap();
+        let packet = hep::parse(&packet[..size]).unwrap();
+        assert_eq!(
+            (packet.capture_id, packet.password.as_ref().map(ExposeSecret::expose_secret)),
+            (Some(7), Some("pw"))
+        );
+        let message = hep::messages(&packet).remove(0).sip().unwrap().clone();
+        let (near, far) = if message.is_response() { (packet.to, packet.from) } else { (packet.from, packet.to) };
+        assert_eq!((near, far.port()), (crate::sim::sip::PBX_ADDRESS, 5060));
+        assert_eq!(packet.call_id.as_deref(), message.call_id().as_deref());
+        message
+    }
+}
+
+#[tokio::test]
+async fn the_feed_tells_what_the_registrations_say_and_hear() {
+    let (ear, feed) = Ear::new().await;
+    let world = World::new(SimSettings { hep: Some(feed), ..settings(vec![quick("a")]) }).await;
+    let mut calls = Vec::new();
+    for kind in ["REGISTER", "401", "REGISTER", "200"] {
+        let message = ear.next().await;
+        let code = message.status().map(|status| status.to_string());
+        assert_eq!(code.as_deref().or(message.method()), Some(kind), "{message:?}");
+        for sent in message.credentials() {
+            let secret = Secret::Password("made-up-a".into());
+            assert_eq!(sent.made_of(&secret, "a", "REGISTER", b""), Match::Yes);
+        }
+        calls.push(message.call_id().unwrap().into_owned());
+    }
+    world.until(|pbx| pbx.is_registered("a")).await;
+    // The same state object, the same Call-ID; and PJSIPRegister un-REGISTERs first.
+    let mut raw = Raw::logged_in(&world.pbx).await;
+    raw.send("Action: PJSIPRegister\r\nRegistration: a\r\n\r\n").await;
+    let expires: Vec<Option<u32>> = [ear.next().await, ear.next().await, ear.next().await, ear.next().await]
+        .iter()
+        .inspect(|message| calls.push(message.call_id().unwrap().into_owned()))
+        .map(SipMessage::expires)
+        .collect();
+    assert_eq!(expires, [Some(0), None, Some(0), Some(0)]);
+    assert!(calls.iter().all(|call| *call == calls[0]), "{calls:?}");
+    world.pbx.set_behaviour("a", Behaviour::Bar { code: 403 });
+    let barred = async || loop {
+        if ear.next().await.status() == Some(403) {
+            break;
+        }
+    };
+    world.pbx.attempt_now("a");
+    barred().await;
+    // Nobody hears anything over a network that is cut.
+    world.pbx.cut();
+    world.pbx.attempt_now("a");
+    world.pbx.mend();
+    world.pbx.remove_registration("a");
+    world.pbx.add_registration(quick("a"));
+    let first = ear.next().await;
+    assert!(first.method() == Some("REGISTER") && first.call_id().unwrap() != calls[0], "a new state object");
+    world.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_registrar_is_asked_again_until_the_attempt_is_broken_off() {
+    let (ear, feed) = Ear::new().await;
+    let silent = SimTrunk { behaviour: Behaviour::Silent, ..quick("a") };
+    let world = World::new(SimSettings { hep: Some(feed), ..settings(vec![silent]) }).await;
+    let mut seen = Vec::new();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let mut packet = vec![0; 65_536];
+        while let Ok(size) = ear.0.try_recv(&mut packet) {
+            seen.push(packet[..size].to_vec());
+        }
+        if seen.len() == 3 {
+            world.pbx.attempt_now("a");
+        }
+    }
+    let cseq = |packet: &Vec<u8>| hep::messages(&hep::parse(packet).unwrap())[0].sip().unwrap().cseq().unwrap().0;
+    let cseqs: Vec<u32> = seen.iter().map(cseq).collect();
+    // 0, 0.5, 1.5 s; then a new one at 1.55, 2.05, 3.05 s, and no fourth of the old at 3.5 s.
+    let first = cseqs[0];
+    assert_eq!(cseqs[..6], [first, first, first, first + 1, first + 1, first + 1]);
+    assert!(cseqs[6..].iter().all(|cseq| *cseq == first + 1), "{cseqs:?}");
     world.end().await;
 }
 
