@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal as _},
     net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -38,22 +39,7 @@ pub async fn demo(lasting: Duration) -> Result<()> {
     let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
     let mut demo = Demo::start(lasting, &tracker, stop.clone()).await.context("the simulated servers cannot start")?;
     let place = tempfile::tempdir().context("no temporary directory can be made")?;
-    let store = format!("sqlite:{}", place.path().join("demo.db").display());
-    let file = place.path().join("trunkwarden.toml");
-    std::fs::write(&file, demo.configuration(&store, SocketAddr::from(([127, 0, 0, 1], PORT))))
-        .context("the demo's configuration cannot be written")?;
-    let config = Config::load(Some(&file), std::iter::empty())?;
-    let mut parameters = Parameters::of(&config, &clock)?;
-    if TcpListener::bind(parameters.listen).await.is_err() {
-        // Another demo or a controller has it; any free port will do.
-        parameters.listen.set_port(0);
-    }
-    if parameters.hep.as_ref().is_some_and(|hep| !is_free(hep.listen)) {
-        // Somebody took it meanwhile; the story can be told without.
-        parameters.hep = None;
-        demo.forget_feed();
-    }
-    let controller = Controller::start(parameters, Arc::clone(&clock)).await?;
+    let controller = controller_of(&mut demo, place.path(), &clock).await?;
     let (lines, seen) = mpsc::channel(LINES);
     tracker.spawn(forward(controller.committed(), lines, stop.clone()));
     listed(&controller).await?;
@@ -84,6 +70,26 @@ pub async fn demo(lasting: Duration) -> Result<()> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("the story could not be printed"),
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// The controller that `run` would start with the demo's configuration, its store in `place`.
+async fn controller_of(demo: &mut Demo, place: &Path, clock: &Arc<dyn Clock>) -> Result<Controller> {
+    let store = format!("sqlite:{}", place.join("demo.db").display());
+    let file = place.join("trunkwarden.toml");
+    std::fs::write(&file, demo.configuration(&store, SocketAddr::from(([127, 0, 0, 1], PORT))))
+        .context("the demo's configuration cannot be written")?;
+    let config = Config::load(Some(&file), std::iter::empty())?;
+    let mut parameters = Parameters::of(&config, clock)?;
+    if TcpListener::bind(parameters.listen).await.is_err() {
+        // Another demo or a controller has it; any free port will do.
+        parameters.listen.set_port(0);
+    }
+    if parameters.hep.as_ref().is_some_and(|hep| !is_free(hep.listen)) {
+        // Somebody took it meanwhile; the story can be told without.
+        parameters.hep = None;
+        demo.forget_feed();
+    }
+    Controller::start(parameters, Arc::clone(clock)).await
 }
 
 /// Whether HEP can be listened for there.
@@ -123,4 +129,89 @@ async fn listed(controller: &Controller) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        decision::EntryKind,
+        ids::TrunkId,
+        sim::{Behaviour, demo::PBX, story::SHORTEST},
+        store::history::{HistoryQuery, Order},
+    };
+
+    /// The causes in a trunk's history, oldest first.
+    async fn causes(controller: &Controller, trunk: &str) -> Vec<String> {
+        let query = HistoryQuery {
+            trunk: TrunkId::try_from(format!("{PBX}/{trunk}").as_str()).unwrap(),
+            since: None,
+            until: None,
+            kinds: vec![EntryKind::Diagnosis],
+            order: Order::OldestFirst,
+            limit: 100,
+            after: None,
+        };
+        controller.store.history(&query).await.unwrap().items.into_iter().map(|entry| entry.to).collect()
+    }
+
+    #[tokio::test]
+    async fn every_failure_of_the_story_is_stored_with_its_cause() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let mut demo = Demo::start(SHORTEST, &tracker, stop.clone()).await.unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let controller = controller_of(&mut demo, place.path(), &clock).await.unwrap();
+        listed(&controller).await.unwrap();
+        let overloaded = Behaviour::Reject { code: 503, retry_after: Some(Duration::from_secs(1)) };
+        let failures = [
+            ("north", Behaviour::reject(403), "account_forbidden"),
+            ("south", overloaded, "provider_unavailable"),
+            ("west", Behaviour::Silent, "no_response"),
+        ];
+        for (trunk, behaviour, _) in failures {
+            demo.pbx().set_behaviour(trunk, behaviour);
+            demo.pbx().attempt_now(trunk);
+        }
+        let told = tokio::time::timeout(PATIENCE, async {
+            for (trunk, _, cause) in failures {
+                while causes(&controller, trunk).await.last().is_none_or(|last| last != cause) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
+        let told = told.await;
+        for (trunk, _, cause) in failures {
+            assert_eq!(causes(&controller, trunk).await, [cause], "{trunk}, {told:?}");
+        }
+        // What was held for them says so.
+        let board = controller.board.read().unwrap();
+        let reasons: Vec<String> =
+            (board.trunks()).filter_map(|(_, record)| Some(record.hold()?.reason.clone())).collect();
+        drop(board);
+        for (trunk, _, cause) in failures {
+            assert!(reasons.iter().any(|why| why.starts_with(trunk) && why.contains(cause)), "{trunk}: {reasons:?}");
+        }
+        controller.stop().await;
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    #[tokio::test]
+    async fn without_its_port_the_feed_is_left_out_and_the_rest_runs() {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let mut demo = Demo::start(SHORTEST, &tracker, stop.clone()).await.unwrap();
+        let taken = std::net::UdpSocket::bind(demo.hep().unwrap()).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let controller = controller_of(&mut demo, place.path(), &clock).await.unwrap();
+        assert_eq!(demo.hep(), None);
+        listed(&controller).await.unwrap();
+        controller.stop().await;
+        drop(taken);
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+    }
 }

@@ -42,7 +42,7 @@ impl Seen {
     pub fn of(outcome: &Outcome) -> Vec<Self> {
         let mut all: Vec<Self> = outcome.records.iter().cloned().map(Self::Record).collect();
         all.extend(outcome.events.iter().cloned().map(Self::Event));
-        // One that begins says what it knows itself.
+        // One that begins or ends has an event of its own.
         let diagnosed = outcome.events.iter().find(|event| event.kind == "trunk.diagnosis");
         if let Some(event) = diagnosed {
             let explained = outcome.holds.iter().filter(|hold| hold.is_active() && hold.diagnosis.is_some());
@@ -176,6 +176,12 @@ impl Demo {
         Ok(Self { pbx, dialer, secrets, hep, lasting, pace })
     }
 
+    /// Where its SIP messages are told, if they are.
+    #[must_use]
+    pub const fn hep(&self) -> Option<SocketAddr> {
+        self.hep
+    }
+
     /// Nobody listens to its SIP messages after all.
     pub const fn forget_feed(&mut self) {
         self.hep = None;
@@ -256,6 +262,7 @@ impl Demo {
             summary.trunks.insert(format!("{PBX}/{trunk}"), TrunkSummary::default());
         }
         self.opening(api, out)?;
+        let mut explained = BTreeMap::new();
         let story = Story::demo(self.pace);
         let begun = Instant::now();
         let mut steps = story.steps.iter();
@@ -282,7 +289,11 @@ impl Demo {
                             narrator.event(event)
                         }
                         Seen::Record(record) => narrator.record(record),
-                        Seen::Explained(hold, at) => Some(narrator.explained(hold, *at)),
+                        Seen::Explained(hold, at) => {
+                            let cause = hold.diagnosis.as_ref().map(|brief| brief.cause);
+                            let before = explained.insert(hold.id.clone(), cause);
+                            (before != Some(cause)).then(|| narrator.explained(hold, *at))
+                        }
                     };
                     if let Some(line) = line {
                         writeln!(out, "{line}")?;

@@ -3,7 +3,10 @@
 //! It reads the events and records of [`decision`](crate::decision) by their names, and passes over what it does not know:
 //! a narrator must not be what stops the show. Every line fits 100 columns.
 
-use std::{cell::Cell, collections::BTreeMap};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
 
 use serde_json::Value;
 
@@ -71,13 +74,15 @@ pub struct Narrator {
     latest: Cell<Timestamp>,
     /// The last outcome of each history, so that a run is told once.
     last: BTreeMap<(Scope, EntryKind, String), String>,
+    /// The last cause of each trunk, so that its reasons and its remedy are told once.
+    causes: RefCell<BTreeMap<String, String>>,
 }
 
 impl Narrator {
     /// One whose times are seconds since `began`.
     #[must_use]
     pub fn new(began: Timestamp, style: Style) -> Self {
-        Self { style, began, latest: Cell::new(began), last: BTreeMap::new() }
+        Self { style, began, latest: Cell::new(began), last: BTreeMap::new(), causes: RefCell::default() }
     }
 
     /// Something the story does.
@@ -166,17 +171,24 @@ impl Narrator {
         let summary = event.data["reason"].as_str().unwrap_or_default();
         // What follows is of interest to whoever asks for all of it.
         let summary = clause(summary);
+        let trunk = event.data["trunk"].as_str().unwrap_or_default();
+        let before = self.causes.borrow_mut().insert(trunk.to_owned(), text("cause").to_owned());
+        let again = before.is_some_and(|before| before == text("cause"));
         let (tone, told, then) = if matches!(text("cause"), "unknown" | "") {
             let more = diagnosis["to_know_more"][0].as_str().map(|more| format!("to know more: {}", sentence(more)));
             (Tone::Doubt, format!("not diagnosed yet: {summary}"), more)
         } else {
             let sure = (diagnosis["confidence"].as_f64().unwrap_or_default() * 100.0).round();
-            let told = format!("diagnosed: {} {sure} %, fault {}: {summary}", text("cause"), text("fault"));
+            let told = format!("{} {sure} %, fault {}", text("cause"), text("fault"));
+            if again {
+                return self.line(event.at, Tone::Cause, "cause", trunk, &format!("diagnosed again: {told}"));
+            }
+            let told = format!("diagnosed: {told}: {summary}");
             let fix = diagnosis["fix"]["text"].as_str().filter(|fix| !fix.is_empty());
             (Tone::Cause, told, fix.map(|fix| format!("fix: {}", sentence(fix))))
         };
         let texts: Vec<&str> = [Some(told.as_str()), then.as_deref()].into_iter().flatten().collect();
-        self.lines(event.at, tone, "cause", event.data["trunk"].as_str().unwrap_or_default(), &texts)
+        self.lines(event.at, tone, "cause", trunk, &texts)
     }
 
     /// A hold that says since `at` why it is there.
@@ -426,6 +438,8 @@ mod tests {
              \x20                                 403\n\
              \x20                                 fix: Call the provider"
         );
+        let again = narrator.event(&diagnosis("account_forbidden")).unwrap();
+        assert_eq!(again, "   4.2s * cause    pbx1/north     diagnosed again: account_forbidden 85 %, fault provider");
         let unknown = narrator.event(&diagnosis("unknown")).unwrap();
         assert!(unknown.contains("~ cause    pbx1/north     not diagnosed yet: it answers with 403\n"), "{unknown}");
         assert!(unknown.ends_with("to know more: Switch HEP on") && !unknown.contains("fix"), "{unknown}");

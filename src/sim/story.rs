@@ -54,14 +54,15 @@ pub fn demo_policy(pace: Pace) -> HealthPolicy {
 /// The demo's trunks.
 pub const TRUNKS: [&str; 3] = ["north", "south", "west"];
 
-/// The demo's trunks, registered, with quick timers: a refresh every 2 s, a retry after 1 s.
+/// The demo's trunks, registered, with quick timers: a refresh every 6 s, a retry after 1 s. More often would look like the
+/// endless refreshes of a grant that is too short, and be diagnosed as that.
 #[must_use]
 pub fn demo_trunks() -> Vec<SimTrunk> {
     let second = Duration::from_secs(1);
     let trunk = |name: &str| SimTrunk {
         name: name.to_owned(),
         registration: Some(RegistrationSettings {
-            expiration: Duration::from_secs(12),
+            expiration: Duration::from_secs(16),
             retry_interval: second,
             forbidden_retry_interval: second,
             fatal_retry_interval: second,
@@ -145,8 +146,8 @@ impl Story {
             (0.0, "three trunks are registered and three campaigns are dialing", None),
             (
                 3.0,
-                "north's provider suspends the account: 403 from the next refresh on",
-                Some(Act::Change("north", SUSPENDED)),
+                "north's provider suspends the account: the next refresh is answered with 403",
+                Some(Act::Turn("north", SUSPENDED)),
             ),
             (8.0, "north's account is restored", Some(Act::Change("north", OK))),
             (
@@ -256,7 +257,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_trunks_do_what_the_narrator_says() {
         let usual = played(USUAL).await;
-        let expected = "4 north Rejected, 9 north Registered, 11 south Rejected, 12 south Registered, 13 south Rejected, 15 \
+        let expected = "3 north Rejected, 8 north Registered, 11 south Rejected, 12 south Registered, 13 south Rejected, 15 \
                         south Registered, 16 south Rejected, 17 south Registered, 22 west Rejected, 23 west Registered";
         assert_eq!(usual.join(", "), expected);
         let order = |seen: &[String]| -> Vec<String> {
