@@ -213,7 +213,7 @@ impl Watched {
         self.live.iter().all(|(source, program)| {
             self.rows
                 .iter()
-                .all(|row| matches!(row.judge(*source, Self::said_live(program, row.trunk).as_ref()), Cell::Right(_)))
+                .all(|row| !matches!(row.judge(*source, Self::said_live(program, row.trunk).as_ref()), Cell::Wrong(_)))
         })
     }
 
