@@ -8,21 +8,24 @@ use std::{io::IsTerminal as _, path::PathBuf, time::Duration};
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::{
     Common, Failure, OK,
     client::{Client, Refusal},
     ladder::{Page, ladder, wrap},
+    offline::{self, Files, Judged},
     print,
     show::print_json,
     table::{Style, harmless},
 };
 use crate::{
-    api::problem::Code,
+    api::{Items, problem::Code},
     clock::Timestamp,
     diagnosis::{
         Diagnosis, Evidence, Subject,
+        capture::{Format, Report},
         layers::{Examination, Finding, Layer, Verdict, Well},
     },
     ids::TrunkId,
@@ -41,7 +44,7 @@ pub(super) struct Asked {
     #[arg(required_unless_present_any = ["pcap", "log"], conflicts_with_all = ["pcap", "log"])]
     trunk: Option<TrunkId>,
     /// Send one REGISTER now and watch it (PJSIPRegister); refused while the trunk is registered
-    #[arg(long, requires = "trunk")]
+    #[arg(long, conflicts_with_all = ["pcap", "log"])]
     attempt: bool,
     /// A capture file instead, pcap or pcapng; - is standard input. Asks no controller
     #[arg(long, value_name = "FILE", conflicts_with = "log")]
@@ -58,8 +61,8 @@ pub(super) struct Asked {
     #[arg(long, value_name = "FILE", conflicts_with = "trunk")]
     secret_file: Option<PathBuf>,
     /// With --log: the time zone it was written in, such as Asia/Kolkata [default: that of this machine]
-    #[arg(long, value_name = "ZONE", requires = "log")]
-    zone: Option<String>,
+    #[arg(long, value_name = "ZONE", conflicts_with_all = ["trunk", "pcap"], value_parser = zone)]
+    zone: Option<TimeZone>,
 }
 
 #[derive(Serialize)]
@@ -72,7 +75,62 @@ pub(super) async fn diagnose(common: &Common, style: &Style, asked: Asked) -> Re
     let page = Page::of_stdout();
     match asked.trunk {
         Some(trunk) => of_trunk(&Client::new(&common.api)?, common, style, page, &trunk, asked.attempt).await,
-        None => Ok(OK),
+        None => {
+            let (input, format) = match (asked.pcap, asked.log) {
+                (Some(capture), _) => (capture, Format::Capture),
+                (None, Some(log)) => (log, Format::Logger),
+                (None, None) => return Err(anyhow::anyhow!("name a trunk, or a file with --pcap or --log").into()),
+            };
+            let zone = asked.zone.unwrap_or_else(TimeZone::system);
+            let Asked { pjsip_conf, secret_file: secrets, .. } = asked;
+            of_file(common, style, page, &Files { input, format, pjsip_conf, secrets, zone })
+        }
+    }
+}
+
+fn zone(name: &str) -> Result<TimeZone, String> {
+    TimeZone::get(name).map_err(|_| "use a name such as Asia/Kolkata, Europe/Berlin or UTC".to_owned())
+}
+
+/// Judges a file.
+fn of_file(common: &Common, style: &Style, page: Page, files: &Files) -> Result<u8, Failure> {
+    let Judged { report: found, warnings } = offline::judge(files)?;
+    for warning in &warnings {
+        // Beside the account, which may go to another place.
+        eprintln!("trunkwarden: {}", harmless(warning));
+    }
+    if common.json {
+        print(&format!("{}\n", serde_json::to_string(&Items { items: found.diagnoses })?))?;
+        return Ok(OK);
+    }
+    let mut text = String::new();
+    for diagnosis in &found.diagnoses {
+        text.push_str(&report(style, page, diagnosis, &[], When::Bare));
+        let line = if page.signs { "─" } else { "-" };
+        text.push_str(&format!("\n{}\n\n", style.paint("2", &line.repeat(page.width))));
+    }
+    text.push_str(&tally(&found));
+    print(&text)?;
+    Ok(OK)
+}
+
+/// What there was besides.
+fn tally(found: &Report) -> String {
+    let count = |number: usize, one: &str, many: &str| match number {
+        0 => None,
+        1 => Some(format!("1 {one}")),
+        number => Some(format!("{number} {many}")),
+    };
+    let parts = [
+        count(found.diagnoses.len(), "diagnosis", "diagnoses, the worst first"),
+        count(found.healthy, "registration with nothing wrong", "registrations with nothing wrong"),
+        count(found.undecided, "registration seen too little of", "registrations seen too little of"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    match (parts.as_slice(), found.messages) {
+        ([], 0) => "no SIP message in it\n".to_owned(),
+        ([], messages) => format!("no registration in it, among {messages} SIP messages\n"),
+        (parts, messages) => format!("{}; {messages} SIP messages read\n", parts.join(", ")),
     }
 }
 

@@ -22,6 +22,8 @@ const NARROWEST: usize = 60;
 const BEFORE: usize = 15;
 /// What an arrow needs beside its label: `── LABEL ─▶`.
 const ARROW: usize = 6;
+/// Sent again so often, a request was not answered in 3.5 s (RFC 3261 section 17.1.2.2: after 0.5, 1 and 2 s).
+const SILENT: u32 = 3;
 /// The lines that one message may take.
 const MOST_LINES: usize = 5;
 
@@ -114,7 +116,7 @@ pub(super) fn ladder(style: &Style, page: Page, evidence: &[Evidence], registrar
     let left = near.map_or_else(|| "Asterisk".to_owned(), |near| format!("Asterisk {near}"));
     let right = far.map_or_else(|| page.spell(registrar.unwrap_or("registrar")), |far| far.to_string());
     drawing.heads(&day, &left, &right);
-    for seen in steps {
+    for &seen in &steps {
         let today = style.day(seen.at);
         if today != day {
             drawing.row(&today, "", "2");
@@ -126,6 +128,10 @@ pub(super) fn ladder(style: &Style, page: Page, evidence: &[Evidence], registrar
             drawing.beside_right(&far.map(|far| far.to_string()).unwrap_or_default());
         }
         drawing.step(seen);
+    }
+    // Sent again and again, and nothing after it: that is what is to be seen, so it gets its line.
+    if steps.last().is_some_and(|last| last.direction == Some(Direction::Out) && last.repeats >= SILENT) {
+        drawing.row("", "   nothing came back", "31");
     }
     drawing.text
 }
@@ -218,7 +224,8 @@ impl Drawing<'_> {
 
 /// ` over 31.5 s`, where it is known.
 fn over(seen: &Evidence) -> String {
-    seen.until.map(|until| format!(" over {:.1} s", between(seen.at, until).as_secs_f64())).unwrap_or_default()
+    let lasted = seen.until.map(|until| between(seen.at, until).as_secs_f64()).filter(|seconds| *seconds >= 0.05);
+    lasted.map(|seconds| format!(" over {seconds:.1} s")).unwrap_or_default()
 }
 
 /// Good news green, what is to be expected plain, what is not red.
@@ -402,6 +409,18 @@ mod tests {
   00:00:30.500 |   nothing came back in 32 s                                   |
 "
         );
+    }
+
+    #[test]
+    fn silence_is_drawn_too() {
+        let again = Evidence { repeats: 10, ..out("23:59:58", "REGISTER sip:203.0.113.7") };
+        let drawing = ladder(&style(false), ALONE, std::slice::from_ref(&again), None);
+        assert!(
+            drawing.ends_with("|\n               |   nothing came back                                           |\n"),
+            "{drawing}"
+        );
+        let drawing = ladder(&style(false), ALONE, &[again, back("23:59:59", "200 OK")], None);
+        assert!(!drawing.contains("nothing came back"), "{drawing}");
     }
 
     #[test]

@@ -4,13 +4,14 @@
 //! the API said. A few work on this machine's files and start things (`local`). No command decides anything itself.
 //!
 //! Exit codes: 0 well, 1 failed (of `gate`: hold), 2 cannot tell (and a mistyped command line), 64 configuration, and
-//! commands of a later version.
+//! commands of a later version, 65 and 66 files that are not what they should be, or cannot be read.
 
 mod act;
 mod client;
 mod diagnose;
 mod ladder;
 mod local;
+mod offline;
 mod show;
 mod table;
 
@@ -39,6 +40,11 @@ pub const CANNOT_TELL: u8 = 2;
 /// The configuration is wrong, or the command is one of a later version.
 pub const CONFIGURATION: u8 = 64;
 
+/// Of `diagnose`: the file is not what it is said to be (`EX_DATAERR` of sysexits).
+pub const BAD_DATA: u8 = 65;
+/// Of `diagnose`: the file cannot be read (`EX_NOINPUT`).
+pub const NO_INPUT: u8 = 66;
+
 /// Why a command ended badly, and with which exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -63,7 +69,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failure {
 
 /// What `--help` ends with.
 const AFTER_HELP: &str = "Begin with `trunkwarden demo`; on your own Asterisk, with `trunkwarden check`.\n\
-    Exit codes: 0 well, 1 failed (of gate: hold), 2 cannot tell, or a mistyped command line, 64 configuration.";
+    Exit codes: 0 well, 1 failed (of gate: hold), 2 cannot tell, or a mistyped command line, 64 configuration,\n\
+    65 and 66 (of diagnose) a file that is no capture or log, or cannot be read.";
 
 /// Watches the SIP trunks of Asterisk, and holds dialer campaigns while a trunk is not stable.
 #[derive(Debug, Parser)]

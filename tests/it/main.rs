@@ -3,6 +3,7 @@
 mod api;
 mod architecture;
 mod capture;
+mod cli_diagnose;
 mod config;
 mod dependencies;
 mod diagnosis;
