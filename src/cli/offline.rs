@@ -152,7 +152,7 @@ fn bar(length: Option<u64>) -> ProgressBar {
         None => (ProgressBar::new_spinner(), "{spinner} {bytes}, {bytes_per_sec}"),
     };
     if let Ok(shape) = ProgressStyle::with_template(template) {
-        bar.set_style(shape);
+        bar.set_style(shape.progress_chars("=> "));
     }
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
