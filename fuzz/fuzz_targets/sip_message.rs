@@ -39,7 +39,10 @@ fuzz_target!(|input: &[u8]| {
         format!("{planted}, response=\"{PLANTED}\""),
     ] {
         let shown = redact::text(&line);
-        assert!(input.windows(8).any(|piece| PLANTED.as_bytes().starts_with(piece)) || !shown.contains(PLANTED), "{shown}");
+        assert!(
+            input.windows(8).any(|piece| PLANTED.as_bytes().starts_with(piece)) || !shown.contains(PLANTED),
+            "{shown}"
+        );
     }
 });
 
@@ -53,10 +56,9 @@ fn look(message: &SipMessage) {
     assert!(message.defects().len() <= message.raw().len() + 20);
     for credentials in message.credentials() {
         let method = message.method().unwrap_or_default();
-        for secret in [
-            Secret::Password(SecretString::from("x")),
-            Secret::Ha1(Algorithm::Md5, SecretString::from(PLANTED)),
-        ] {
+        for secret in
+            [Secret::Password(SecretString::from("x")), Secret::Ha1(Algorithm::Md5, SecretString::from(PLANTED))]
+        {
             let _made = credentials.made_of(&secret, "user", method, message.body());
         }
         let _shown = format!("{credentials:?}");

@@ -150,7 +150,11 @@ fn an_event_names_who_wanted_what_of_whom() {
     assert!(shown[0].starts_with("Udp 127.0.0.1 53 127.0.0.1:") && shown[1].starts_with("Udp ::1 53 [::1]:"));
     let call_ids = seen.iter().filter_map(|one| match &one.what {
         Happening::Unreachable { call_id, .. } => call_id.as_deref(),
-        _ => None,
+        Happening::Sip(_)
+        | Happening::Refused
+        | Happening::Unanswered
+        | Happening::TlsAlert { .. }
+        | Happening::NameError { .. } => None,
     });
     assert_eq!(call_ids.collect::<Vec<_>>(), ["closed@fixture"; 2]);
     let messages: Vec<_> = seen.iter().filter_map(Seen::sip).collect();
@@ -172,7 +176,10 @@ fn field(number: usize) -> [u8; 4] {
 fn pcap_of(link: u32, packets: &[Made]) -> Vec<u8> {
     let mut file = [&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0][..], &[0; 8], &field(262_144), &link.to_le_bytes()].concat();
     for (at, packet) in packets {
-        let (seconds, micros) = (usize::try_from(at / 1_000_000).unwrap(), usize::try_from(at % 1_000_000).unwrap());
+        let (seconds, micros) = (
+            usize::try_from(at / 1_000_000).expect("it is made here"),
+            usize::try_from(at % 1_000_000).expect("it is made here"),
+        );
         for number in [seconds, micros, packet.len(), packet.len()] {
             file.extend(field(number));
         }
@@ -187,7 +194,7 @@ const SERVER: [u8; 4] = [192, 0, 2, 2];
 
 fn udp(to_port: u16, payload: &[u8]) -> Vec<u8> {
     let mut packet = Vec::new();
-    PacketBuilder::ipv4(CLIENT, SERVER, 64).udp(5071, to_port).write(&mut packet, payload).unwrap();
+    PacketBuilder::ipv4(CLIENT, SERVER, 64).udp(5071, to_port).write(&mut packet, payload).expect("it is made here");
     packet
 }
 
@@ -207,7 +214,7 @@ fn tcp_between(from: ([u8; 4], u16), to: ([u8; 4], u16), flags: &str, sequence: 
             _ => builder.fin(),
         };
     }
-    builder.write(&mut packet, payload).unwrap();
+    builder.write(&mut packet, payload).expect("it is made here");
     packet
 }
 
@@ -258,7 +265,7 @@ proptest! {
             let other = (index + 1) % segments.len();
             segments.swap(index, other);
         }
-        let at = |offset: usize| first.wrapping_add(1).wrapping_add(u32::try_from(offset).unwrap());
+        let at = |offset: usize| first.wrapping_add(1).wrapping_add(u32::try_from(offset).expect("it is made here"));
         let packets = [tcp(40_000, "S", first, &[])]
             .into_iter()
             .chain(segments.iter().map(|(begin, end)| tcp(40_000, "A", at(*begin), &stream[*begin..*end])));
@@ -331,8 +338,8 @@ fn a_capture_cut_anywhere_keeps_what_is_before_the_cut_and_says_where_that_is() 
     for ((name, bytes), step) in files {
         let mut records = vec![24];
         while let Some(header) = bytes.get(records[records.len() - 1]..).filter(|rest| !rest.is_empty()) {
-            let length = u32::from_le_bytes(header[8..12].try_into().unwrap());
-            records.push(records[records.len() - 1] + 16 + usize::try_from(length).unwrap());
+            let length = u32::from_le_bytes(header[8..12].try_into().expect("it is made here"));
+            records.push(records[records.len() - 1] + 16 + usize::try_from(length).expect("it is made here"));
         }
         for length in (0..bytes.len()).step_by(step) {
             let outcome = read(&bytes[..length]);
@@ -344,14 +351,14 @@ fn a_capture_cut_anywhere_keeps_what_is_before_the_cut_and_says_where_that_is() 
             let (_, report) = outcome.expect(name);
             let whole = records.partition_point(|record| *record <= length) - 1;
             assert_eq!(report.packets, whole as u64, "{name} cut at {length}");
-            let ended = report.ended_early.map(|(offset, _)| usize::try_from(offset).unwrap());
+            let ended = report.ended_early.map(|(offset, _)| usize::try_from(offset).expect("it is made here"));
             assert_eq!(ended, (records[whole] < length).then_some(records[whole]), "{name} cut at {length}");
         }
     }
     let (name, bytes) = capture!("loopback-nano.pcapng");
     for length in (28..bytes.len()).step_by(31) {
         let (_, report) = read(&bytes[..length]).expect(name);
-        let offset = report.ended_early.map_or(length, |(offset, _)| usize::try_from(offset).unwrap());
+        let offset = report.ended_early.map_or(length, |(offset, _)| usize::try_from(offset).expect("it is made here"));
         assert!(offset <= length && offset % 4 == 0, "{length}: {offset}");
     }
 }
@@ -381,7 +388,10 @@ fn what_is_no_capture_is_told_by_its_name() {
 /// An enhanced packet block.
 fn enhanced(interface: usize, ticks: u64, packet: &[u8]) -> Vec<u8> {
     let total = 32 + packet.len().next_multiple_of(4);
-    let (high, low) = (usize::try_from(ticks >> 32).unwrap(), usize::try_from(ticks & 0xffff_ffff).unwrap());
+    let (high, low) = (
+        usize::try_from(ticks >> 32).expect("it is made here"),
+        usize::try_from(ticks & 0xffff_ffff).expect("it is made here"),
+    );
     let mut block: Vec<u8> =
         [6, total, interface, high, low, packet.len(), packet.len()].into_iter().flat_map(field).collect();
     block.extend(packet);
@@ -431,7 +441,7 @@ fn both_byte_orders_and_both_clocks_of_pcap_are_read() {
         (0xa1b2_cd34, false, 8, 250_000),
     ] {
         let field = |number: u32| if big { number.to_be_bytes() } else { number.to_le_bytes() };
-        let length = u32::try_from(packet.len()).unwrap();
+        let length = u32::try_from(packet.len()).expect("it is made here");
         let version = if big { [0, 2, 0, 4] } else { [2, 0, 4, 0] };
         let mut file = [field(magic), version, [0; 4], [0; 4], field(65_535), field(RAW)].concat();
         file.extend([field(10), field(fraction), field(length), field(length)].concat());
@@ -520,7 +530,7 @@ fn a_lost_segment_costs_its_message_and_no_other() {
     let three = message(3, "the third");
     let stream = [one.clone(), two, three].concat();
     let lost = one.len() + 300..one.len() + 400;
-    let at = |offset: usize| u32::try_from(100 + offset).unwrap();
+    let at = |offset: usize| u32::try_from(100 + offset).expect("it is made here");
     let mut packets = one_by_one([
         tcp(40_000, "S", 99, &[]),
         tcp(40_000, "A", at(0), &stream[..lost.start]),
@@ -563,7 +573,10 @@ fn failing_connections_are_told_of_ports_that_matter() {
     let reset = |port| tcp_between((SERVER, port), (CLIENT, 40_000), "RA", 0, &[]);
     let of = |seen: &[Seen]| -> Vec<String> {
         let told = seen.iter().filter(|one| one.sip().is_none());
-        told.map(|one| format!("{:?} {} {}", one.what, one.at.as_millisecond(), one.to.unwrap().port())).collect()
+        told.map(|one| {
+            format!("{:?} {} {}", one.what, one.at.as_millisecond(), one.to.expect("it is made here").port())
+        })
+        .collect()
     };
     let refused = [(0, syn(9000)), (1000, reset(9000)), (2000, syn(5061)), (3000, reset(5061))];
     assert_eq!(of(&read_raw(&refused).0), ["Refused 3 5061"]);
@@ -594,7 +607,7 @@ fn icmp_is_told_of_what_was_sip_even_if_it_quotes_eight_bytes() {
     let unreachable = |quoted: &[u8], code: u8| {
         let mut packet = Vec::new();
         let builder = PacketBuilder::ipv4([192, 0, 2, 9], CLIENT, 64).icmpv4_raw(3, code, [0; 4]);
-        builder.write(&mut packet, quoted).unwrap();
+        builder.write(&mut packet, quoted).expect("it is made here");
         packet
     };
     let packets = one_by_one([
@@ -609,8 +622,14 @@ fn icmp_is_told_of_what_was_sip_even_if_it_quotes_eight_bytes() {
     let told: Vec<_> = seen
         .iter()
         .filter_map(|one| match &one.what {
-            Happening::Unreachable { why, call_id } => Some((*why, call_id.as_deref(), one.to.unwrap().port())),
-            _ => None,
+            Happening::Unreachable { why, call_id } => {
+                Some((*why, call_id.as_deref(), one.to.expect("it is made here").port()))
+            }
+            Happening::Sip(_)
+            | Happening::Refused
+            | Happening::Unanswered
+            | Happening::TlsAlert { .. }
+            | Happening::NameError { .. } => None,
         })
         .collect();
     assert_eq!(told, [(Unreachable::Prohibited, None, 5099), (Unreachable::Network, Some("1"), 5099)]);
@@ -658,13 +677,13 @@ impl<F: FnMut(u64) -> Vec<Vec<u8>>> Read for Endless<F> {
 
 /// A connection that sends a part of a message, and never the rest.
 fn unfinished(index: u64) -> Vec<Vec<u8>> {
-    let address = 0x0a00_0000 + u32::try_from(index % 0x00ff_ffff).unwrap();
+    let address = 0x0a00_0000 + u32::try_from(index % 0x00ff_ffff).expect("it is made here");
     let from = (address.to_be_bytes(), 40_000);
     let mut begun = message(0, "");
     begun.truncate(begun.len() - 2);
     begun.resize(1400, b';');
     // Of every third the second segment is missing, so that the third waits for it.
-    let next = if index % 3 == 0 { 9000 } else { 1401 };
+    let next = if index.is_multiple_of(3) { 9000 } else { 1401 };
     [("S", 0, &[][..]), ("A", 1, &begun), ("A", next, &begun)]
         .map(|(flags, sequence, bytes)| tcp_between(from, (SERVER, 5060), flags, sequence, bytes))
         .into()
@@ -673,7 +692,7 @@ fn unfinished(index: u64) -> Vec<Vec<u8>> {
 /// A datagram's first fragment, and never the rest.
 fn fragment(index: u64) -> Vec<Vec<u8>> {
     let mut packet = udp(5060, &[b'x'; 1480 - 8]);
-    packet[4..6].copy_from_slice(&u16::try_from(index & 0xffff).unwrap().to_be_bytes());
+    packet[4..6].copy_from_slice(&u16::try_from(index & 0xffff).expect("it is made here").to_be_bytes());
     packet[6..8].copy_from_slice(&0x3fff_u16.to_be_bytes());
     vec![packet]
 }
@@ -701,10 +720,13 @@ fn two_gibibytes_are_read_in_bounded_memory() {
             ([10, 9, 8, 7], 40_000),
             (SERVER, 8080),
             "A",
-            1400 * u32::try_from(index & 0xffff).unwrap(),
+            1400 * u32::try_from(index & 0xffff).expect("it is made here"),
             &[b'x'; 1400],
         )],
-        _ => vec![udp(40_000, &[0x80; 172]), udp(5060, &message(usize::try_from(index).unwrap(), &"x".repeat(8000)))],
+        _ => vec![
+            udp(40_000, &[0x80; 172]),
+            udp(5060, &message(usize::try_from(index).expect("it is made here"), &"x".repeat(8000))),
+        ],
     };
     let before = peak_kib();
     let mut messages = 0;

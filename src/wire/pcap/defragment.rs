@@ -111,12 +111,13 @@ impl Fragments {
         let Some((_, _, buffer)) = self.waiting.get_mut(index) else { return ready };
         // What contradicts the fragments before it is left out; if it was right and they were not, nothing gets complete.
         let taken = buffer.add(fragment.offset, fragment.more, fragment.payload).is_ok();
-        if taken && buffer.is_complete() {
-            if let Some((id, first, buffer)) = self.waiting.remove(index) {
-                ready.push(datagram(id, first, buffer.take_bufs().0));
-                self.completed.truncate(COMPLETED - 1);
-                self.completed.push_front((id, at));
-            }
+        if taken
+            && buffer.is_complete()
+            && let Some((id, first, buffer)) = self.waiting.remove(index)
+        {
+            ready.push(datagram(id, first, buffer.take_bufs().0));
+            self.completed.truncate(COMPLETED - 1);
+            self.completed.push_front((id, at));
         }
         ready
     }

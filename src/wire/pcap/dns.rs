@@ -96,13 +96,13 @@ impl Names {
 
     /// The names of which only one type was asked for, and that have none of it.
     pub(super) fn finish(&mut self) -> Vec<Unresolved> {
-        self.known
-            .drain()
-            .filter_map(|(_, known)| match known {
-                Known::NoneOf(_, unresolved) => Some(unresolved),
-                Known::Address | Known::Told => None,
-            })
-            .collect()
+        let left = self.known.drain().filter_map(|(_, known)| match known {
+            Known::NoneOf(_, unresolved) => Some(unresolved),
+            Known::Address | Known::Told => None,
+        });
+        let mut left: Vec<_> = left.collect();
+        left.sort_by(|one, other| one.name.cmp(&other.name));
+        left
     }
 }
 

@@ -292,7 +292,7 @@ fn next_block<'a, R: Read>(
             interfaces.clear();
         }
         let total = order.u32(head, 4);
-        if total < 12 || total % 4 != 0 {
+        if total < 12 || !total.is_multiple_of(4) {
             return broken(format!("a block claims a length of {total} bytes"));
         }
         let known = match kind {

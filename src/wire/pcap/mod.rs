@@ -24,7 +24,6 @@ mod tls;
 
 use std::{
     collections::VecDeque,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::{self, Read},
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
@@ -325,11 +324,12 @@ impl Dissector {
             }
             return;
         }
-        if self.copies.is_one(route.at, from, to, payload) {
+        let payload = Bytes::copy_from_slice(payload);
+        if self.copies.is_one(route.at, from, to, &payload) {
             self.sink.report.skipped.copies += 1;
             return;
         }
-        match SipMessage::parse(Bytes::copy_from_slice(payload)) {
+        match SipMessage::parse(payload) {
             Ok(message) => self.sink.sip(route.at, Transport::Udp, from, to, message),
             Err(_) => self.sink.report.skipped.no_sip += 1,
         }
@@ -405,7 +405,8 @@ impl Dissector {
         for Unresolved { at, from, to, name, rcode } in self.names.finish() {
             self.sink.saw(at, Transport::Udp, from, to, Happening::NameError { name, rcode });
         }
-        self.sink.out.sort_by_key(|seen| seen.at);
+        // The tables have no order: the same capture must give the same each time.
+        self.sink.out.sort_by_key(|seen| (seen.at, seen.from, seen.to));
     }
 
     fn report(mut self) -> CaptureReport {
@@ -422,7 +423,9 @@ impl Sink {
     fn sip(&mut self, at: Timestamp, transport: Transport, from: SocketAddr, to: SocketAddr, message: SipMessage) {
         let server = if sniff::sip(message.raw()) == Sip::Response { from } else { to };
         self.ports.saw_sip(server.port());
-        self.flows.insert((transport, from, to), ());
+        if self.flows.get(&(transport, from, to)).is_none() {
+            self.flows.insert((transport, from, to), ());
+        }
         self.report.sip += 1;
         self.saw(at, transport, from, to, Happening::Sip(Box::new(message)));
     }
@@ -467,21 +470,19 @@ fn missing(ip: &LaxIpSlice<'_>) -> u32 {
 /// that is no retransmission, which comes no sooner than after 500 ms (RFC 3261 section 17.1.1.1).
 #[derive(Debug, Default)]
 struct Copies {
-    last: VecDeque<(Timestamp, u64)>,
+    last: VecDeque<(Timestamp, SocketAddr, SocketAddr, Bytes)>,
 }
 
 impl Copies {
-    fn is_one(&mut self, at: Timestamp, from: SocketAddr, to: SocketAddr, payload: &[u8]) -> bool {
-        let mut hasher = DefaultHasher::new();
-        (from, to, payload).hash(&mut hasher);
-        let hash = hasher.finish();
-        let known = self.last.iter().any(|(then, known)| *known == hash && clock::between(*then, at) < COPY);
-        if !known {
-            if self.last.len() >= COPIES {
-                self.last.pop_front();
-            }
-            self.last.push_back((at, hash));
+    fn is_one(&mut self, at: Timestamp, from: SocketAddr, to: SocketAddr, payload: &Bytes) -> bool {
+        let copy = |(then, its_from, its_to, known): &(Timestamp, SocketAddr, SocketAddr, Bytes)| {
+            clock::between(*then, at) < COPY && (*its_from, *its_to) == (from, to) && known == payload
+        };
+        let is_one = self.last.iter().any(copy);
+        if !is_one {
+            self.last.truncate(COPIES - 1);
+            self.last.push_front((at, from, to, payload.clone()));
         }
-        known
+        is_one
     }
 }

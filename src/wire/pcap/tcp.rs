@@ -296,10 +296,10 @@ impl Half {
 
     /// Nothing more comes of the message that has begun: what there is of it is evidence too.
     fn end(&mut self, tell: &mut Tell<'_>) {
-        if let Content::Sip { stream, at, .. } = &mut self.content {
-            if let Some(message) = stream.finish() {
-                tell(*at, What::Sip(message));
-            }
+        if let Content::Sip { stream, at, .. } = &mut self.content
+            && let Some(message) = stream.finish()
+        {
+            tell(*at, What::Sip(message));
         }
     }
 
