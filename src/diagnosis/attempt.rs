@@ -436,7 +436,9 @@ fn outcome<'a>(attempt: &Attempt<'a>, later: bool, horizon: Horizon, two_way: im
         return Outcome::Undelivered;
     }
     let Some(request) = last.request else { return Outcome::Open };
-    let over = horizon.now >= after(request.at, TIMER_B) || later;
+    // Asterisk's own word ends it earlier, where its `timer_b` is shorter.
+    let rejected = horizon.rejected_at.is_some_and(|at| at >= last.last_sent.unwrap_or(request.at));
+    let over = horizon.now >= after(request.at, TIMER_B) || later || rejected;
     if last.sent >= MANY || (last.sent >= FEW && over) {
         return Outcome::Silent;
     }

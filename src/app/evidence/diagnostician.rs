@@ -35,9 +35,9 @@ use crate::{
     clock::{Clock, Timestamp, after, between},
     decision::{Board, Input, Outcome, PbxFact, TrunkRecord},
     diagnosis::{
-        Brief, Case, Cause, Diagnosis, Subject, Watched,
+        Brief, Case, Cause, Diagnosis, Watched,
         judge::diagnose,
-        layers::{Examination, Layer, Verdict, Well, layers},
+        layers::{Examination, Verdict},
     },
     health::Reason,
     ids::{EndpointName, PbxId, RegistrationName, TrunkId},
@@ -431,8 +431,9 @@ impl Diagnostician {
         let Some(examined) = self.examine(round, &interest, now) else { return };
         let Some(patient) = round.patients.get_mut(key) else { return };
         patient.due = None;
-        patient.looked_at = Some((examined.revision, examined.signs));
-        let finding = match examined.diagnosis {
+        let was_seen = examined.was_seen;
+        patient.looked_at = Some((examined.revision, examined.signs.clone()));
+        let finding = match examined.into_diagnosis() {
             Some(diagnosis) => {
                 let since = patient.failing_since.unwrap_or(now);
                 let waits = diagnosis.cause == Cause::Unknown && between(since, now) < self.patience.before_unknown;
@@ -444,12 +445,12 @@ impl Diagnostician {
                 if !patient.is_news(&diagnosis) {
                     return;
                 }
-                patient.said = Some(Brief::from(&diagnosis));
-                Some(Box::new(diagnosis))
+                patient.said = Some(Brief::from(&*diagnosis));
+                Some(diagnosis)
             }
             None => {
                 // That it is well the board knows by itself; what a registered one had must be seen to be gone.
-                let said = patient.said.take_if(|said| said.cause.concerns_registered() && examined.was_seen);
+                let said = patient.said.take_if(|said| said.cause.concerns_registered() && was_seen);
                 if said.is_none() {
                     return;
                 }
@@ -507,14 +508,7 @@ impl Diagnostician {
             ..Case::default()
         };
         let diagnosis = diagnose(&case);
-        let layers = layers(&case, diagnosis.as_ref());
-        let subject = Subject {
-            registration: Some(interest.registration.to_string()),
-            client_uri: Some(interest.client_uri.clone()),
-            server_uri: Some(interest.server_uri.clone()),
-        };
-        let seen_at = seen.last().map(|seen| seen.at).or(signs.last_event_at);
-        Some(Examined { diagnosis, layers, revision, signs, was_seen, subject, seen_at })
+        Some(Examined { examination: Examination::new(&case, diagnosis), revision, signs, was_seen })
     }
 
     fn can_read(&self, pbx: &PbxId) -> bool {
@@ -774,26 +768,13 @@ impl Diagnostician {
         let pbx = trunk.pbx();
         let own = round.hub.interests(&pbx).iter().filter(|interest| interest.trunk == *trunk);
         let mut examined: Vec<Examined> = own.filter_map(|interest| self.examine(round, interest, now)).collect();
-        let badness = |one: &Examined| one.diagnosis.as_ref().map_or(-1.0, |diagnosis| diagnosis.confidence);
+        let badness = |one: &Examined| one.examination.diagnosis().map_or(-1.0, |diagnosis| diagnosis.confidence);
         examined.sort_by(|a, b| badness(b).total_cmp(&badness(a)));
-        let one = examined.into_iter().next()?;
-        let Examined { diagnosis, layers, subject, seen_at, .. } = one;
-        let gaps = round.known.get(&pbx).map(|known| known.gaps.iter().map(ToString::to_string).collect::<Vec<_>>());
-        let verdict = match diagnosis {
-            Some(mut diagnosis) => Verdict::Wrong({
-                diagnosis.to_know_more.extend(gaps.unwrap_or_default());
-                Box::new(diagnosis)
-            }),
-            None => Verdict::Well(Box::new(Well {
-                trunk: Some(trunk.clone()),
-                subject,
-                at: seen_at,
-                cause: (),
-                summary: "nothing wrong is seen".to_owned(),
-                evidence: Vec::new(),
-            })),
-        };
-        Some(Examination { verdict, layers })
+        let mut examination = examined.into_iter().next()?.examination;
+        if let (Verdict::Wrong(diagnosis), Some(known)) = (&mut examination.verdict, round.known.get(&pbx)) {
+            diagnosis.to_know_more.extend(known.gaps.iter().map(ToString::to_string));
+        }
+        Some(examination)
     }
 }
 
@@ -818,13 +799,19 @@ fn laid_over(mut before: Objects, now: Objects) -> Objects {
 
 /// What one look found.
 struct Examined {
-    diagnosis: Option<Diagnosis>,
-    layers: Vec<Layer>,
+    examination: Examination,
     revision: u64,
     signs: Signs,
     was_seen: bool,
-    subject: Subject,
-    seen_at: Option<Timestamp>,
+}
+
+impl Examined {
+    fn into_diagnosis(self) -> Option<Box<Diagnosis>> {
+        match self.examination.verdict {
+            Verdict::Wrong(diagnosis) => Some(diagnosis),
+            Verdict::Well(_) => None,
+        }
+    }
 }
 
 async fn hear(heard: &mut Option<mpsc::Receiver<Heard>>) -> Option<Heard> {

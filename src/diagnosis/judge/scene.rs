@@ -208,7 +208,8 @@ impl<'a> Scene<'a> {
                 words.push_str(&format!("; {failures} attempts in this trace failed"));
             }
             if this_failed && successes > 0 {
-                words.push_str(&format!(", {successes} succeeded before it or between"));
+                let attempts = if successes == 1 { "attempt" } else { "attempts" };
+                words.push_str(&format!("; {successes} {attempts} before it or between succeeded"));
             }
             if self.attempts.get(at).is_some_and(|one| one.unregister && failed(one)) {
                 words.push_str("; it was an un-REGISTER, and a REGISTER would fare alike");

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use super::{
-    super::verdict::{Cause, Fault},
+    super::{
+        attempt::Outcome,
+        verdict::{Cause, Fault},
+    },
     finding::{Finding, More},
     mend,
-    scene::Scene,
+    scene::{Scene, granted},
     silent,
 };
 use crate::clock::between;
@@ -112,7 +115,9 @@ pub(super) fn registered<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     let at = facts.last_event_at.unwrap_or(facts.since);
     let account = scene.account();
     let registrar = scene.registrar();
-    if facts.registered_in_10s >= LOOPS {
+    // Somebody may re-register it by hand again and again; what was seen to be granted says more.
+    let seen = scene.attempts.iter().rev().filter(|one| one.outcome == Outcome::Granted).find_map(granted);
+    if facts.registered_in_10s >= LOOPS && seen.is_none_or(|granted| granted <= 10) {
         let summary = format!(
             "{account} registers at {registrar} without end, {} times in ten seconds: it is granted 10 s or less",
             facts.registered_in_10s,

@@ -282,7 +282,6 @@ impl Watched {
 }
 
 #[test]
-#[ignore = "until `diagnose --pcap` and `--log` answer"]
 fn each_cause_is_told_by_each_source_that_can_show_it() {
     let (Some(causes), Some(nat)) = (Lab::causes(), Lab::behind_nat()) else { return };
     let watched = [Watched::start(causes, CAUSES), Watched::start(nat, BEHIND_NAT)];
