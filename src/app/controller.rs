@@ -271,7 +271,7 @@ impl Controller {
             let watched = controller.watch(settings)?;
             controller.pbxs.lock().await.push(watched);
         }
-        controller.publish_lines(&*controller.pbxs.lock().await);
+        controller.publish_lines(&controller.pbxs.lock().await);
         controller.serve(listener);
         controller.prune(parameters.retention);
         controller.ready.set_phase(Phase::Running);

@@ -279,7 +279,7 @@ mod tests {
         let hold = record.policy_hold.as_ref().unwrap();
         assert!(hold.reason.ends_with(": account_forbidden: the provider answers 403"), "{}", hold.reason);
         assert_eq!(hold.diagnosis.as_ref().unwrap().cause, Cause::AccountForbidden);
-        assert_eq!(out.holds, [hold.clone()], "it is stored");
+        assert_eq!(out.holds, std::slice::from_ref(hold), "it is stored");
         assert!(out.gate[&trunk()].reason.contains("account_forbidden"), "{}", out.gate[&trunk()].reason);
         assert!(!out.gate[&trunk()].allow);
         assert_eq!(entries(&out), ["account_forbidden"]);

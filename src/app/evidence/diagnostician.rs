@@ -521,7 +521,8 @@ impl Diagnostician {
         for (pbx, line) in lines.iter() {
             let known = round.known.entry(pbx.clone()).or_default();
             let aged = known.read_at.is_none_or(|read| between(read, now) >= REREAD) || known.stale;
-            if known.reading || !(aged || !known.wanted.is_empty()) || !line.status.borrow().listed {
+            let nothing_new = !aged && known.wanted.is_empty();
+            if known.reading || nothing_new || !line.status.borrow().listed {
                 continue;
             }
             known.reading = true;
@@ -584,7 +585,15 @@ impl Diagnostician {
             if wanted.is_empty() {
                 continue;
             }
-            let of_interest = round.hub.interests(pbx).iter();
+            // Those that nothing is known of; one that is known to register without end would fill every reading.
+            let unknown = |one: &&Interest| {
+                let key = (pbx.clone(), one.registration.clone());
+                let patient = round.patients.get(&key);
+                let known = patient.and_then(|patient| patient.said.as_ref());
+                let fails = patient.is_some_and(|patient| patient.failing_since.is_some());
+                wanted.contains(&key) || (fails && known.is_none_or(|said| said.cause == Cause::Unknown))
+            };
+            let of_interest = round.hub.interests(pbx).iter().filter(unknown);
             let uris = of_interest.map(|one| (one.server_uri.clone(), one.client_uri.clone())).collect();
             let (brought, name) = (round.brought.clone(), pbx.clone());
             let report = move |collected| {

@@ -101,9 +101,12 @@ impl Patient {
         same_secret: Option<bool>,
         now: Timestamp,
     ) -> RegistrationFacts {
-        let overdue = match &health.reason {
-            Reason::RefreshOverdue { registration, expected } if registration == name => Some(*expected),
-            _other => known.unanswered_since,
+        let overdue = if let Reason::RefreshOverdue { registration, expected } = &health.reason
+            && registration == name
+        {
+            Some(*expected)
+        } else {
+            known.unanswered_since
         };
         let gave_up =
             known.gave_up || matches!(&health.reason, Reason::GaveUp { registration, .. } if registration == name);

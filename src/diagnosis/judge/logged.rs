@@ -18,7 +18,7 @@ use crate::{
     diagnosis::tell,
     wire::{
         logger::{LogFact, LogFactKind},
-        sip::{Challenge, Source, Transport},
+        sip::{Challenge, Source},
     },
 };
 use Cause::{
@@ -228,31 +228,11 @@ fn no_response<'a>(scene: &Scene<'a>, fact: &'a LogFact) -> Finding<'a> {
     if shown_before && scene.attempts.is_empty() {
         return silent::nothing_sent(scene, fact.at);
     }
-    if let Some(found) = failed_at_once(scene, fact, &told) {
+    if let Some(found) = silent::failed_at_once(scene, fact.at, &told) {
         return found;
     }
     let ranked = [(NoResponse, 0.5), (DnsFailure, 0.2), (PortClosed, 0.2)];
     Finding::new(&ranked, Fault::Network, told, mend::silence(scene)).more([More::Capture])
-}
-
-/// Over a stream Asterisk logs a request as sent before there is a connection. Silence takes 32 s: what ends at once is a
-/// connection, or a handshake, that failed.
-fn failed_at_once<'a>(scene: &Scene<'a>, fact: &'a LogFact, told: &str) -> Option<Finding<'a>> {
-    let sent = scene.attempts.last()?.last()?.request?;
-    let transport = sent.transport.filter(|_| near(sent.at, fact.at))?;
-    Some(match transport {
-        Transport::Udp => return None,
-        Transport::Tls => {
-            let summary = format!("{told}, at once, over TLS: the handshake or the connection failed");
-            let ranked = [(TlsFailure, 0.6), (PortClosed, 0.25), (NoResponse, 0.05)];
-            Finding::new(&ranked, Fault::Unknown, summary, mend::tls(scene, None))
-        }
-        Transport::Tcp | Transport::Ws => {
-            let summary = format!("{told}, at once, over TCP: the connection was refused");
-            let ranked = [(PortClosed, 0.8), (NoResponse, 0.1)];
-            Finding::new(&ranked, Fault::Configuration, summary, mend::port(scene))
-        }
-    })
 }
 
 /// Whether a line that names no registration may be about this one: it is said of one, or of none.

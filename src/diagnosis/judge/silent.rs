@@ -1,5 +1,7 @@
 //! An attempt that got no answer, or could not be made.
 
+use std::time::Duration;
+
 use super::{
     super::{
         address,
@@ -13,12 +15,15 @@ use super::{
 };
 use crate::{
     clock::{Timestamp, between},
-    wire::sip::{Direction, Happening, Seen, SipMessage, Source, Unreachable},
+    wire::sip::{Direction, Happening, Seen, SipMessage, Source, Transport, Unreachable},
 };
 use Cause::{
     DnsFailure, NatContact, NoResponse, OutboundProxyRequired, PortClosed, ProviderUnavailable, TlsFailure,
     WrongPassword,
 };
+
+/// What ends so soon did not end in silence.
+const AT_ONCE: Duration = Duration::from_secs(3);
 
 /// No answer arrived.
 pub(super) fn silent<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Finding<'a> {
@@ -209,6 +214,30 @@ pub(super) fn nothing_sent<'a>(scene: &Scene<'a>, at: Timestamp) -> Finding<'a> 
         Finding::unknown(0.5, &[(NoResponse, 0.3), (PortClosed, 0.1)], Fault::Pbx, summary, mend::silence(scene))
     };
     line(found).more([More::Capture])
+}
+
+/// Over a stream Asterisk's sources show a request before there is a connection. Silence takes 32 s: an attempt that Asterisk
+/// ends at once, at `at`, is a connection, or a handshake, that failed.
+pub(super) fn failed_at_once<'a>(scene: &Scene<'a>, at: Timestamp, told: &str) -> Option<Finding<'a>> {
+    let leg = scene.attempts.last()?.last().filter(|leg| leg.answer.is_none())?;
+    let sent = leg.request?;
+    // Not of the attempt before it; but a log knows whole seconds.
+    let quick = between(sent.at, at) <= AT_ONCE && between(at, sent.at) <= Duration::from_secs(1);
+    let place = scene.attempts.len() - 1;
+    let found = match sent.transport.filter(|_| quick)? {
+        Transport::Udp => return None,
+        Transport::Tls => {
+            let summary = format!("{told}, at once, over TLS: the handshake or the connection failed");
+            let ranked = [(TlsFailure, 0.6), (PortClosed, 0.25), (NoResponse, 0.05)];
+            Finding::new(&ranked, Fault::Unknown, summary, mend::tls(scene, None))
+        }
+        Transport::Tcp | Transport::Ws => {
+            let summary = format!("{told}, at once, over TCP: the connection was refused");
+            let ranked = [(PortClosed, 0.8), (NoResponse, 0.1)];
+            Finding::new(&ranked, Fault::Configuration, summary, mend::port(scene))
+        }
+    };
+    Some(found.of_attempt(place).more([More::Capture]))
 }
 
 /// What the network says of this registrar before any SIP: DNS, TCP, TLS.

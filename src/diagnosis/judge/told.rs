@@ -29,6 +29,10 @@ pub(super) fn rejected<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     let at = facts.last_event_at.unwrap_or(facts.since);
     let took = facts.last_attempt_took;
     let unseen_end = scene.unseen_end(at);
+    let told = format!("Asterisk rejected the registration of {} at {}", scene.account(), scene.registrar());
+    if let Some(found) = silent::failed_at_once(scene, at, &told) {
+        return Some(found.told_at(at, "Registry: Rejected".to_owned()));
+    }
     if scene.watched_alone(at) && unseen_end.is_none() {
         return Some(silent::nothing_sent(scene, at));
     }
