@@ -116,7 +116,7 @@ fn tshark(path: &Path) -> Command {
     command
 }
 
-/// Reads all and ends, without a terminal: `-N` no interface, `-q` no counts, and an output file makes it end.
+/// Reads all and ends, without a terminal: `-N` is no interface, `-q` no count of dialogs printed meanwhile.
 fn sngrep(path: &Path) -> Command {
     let mut command = Command::new("sngrep");
     command.args(["-N", "-q", "-I"]).arg(path).env("TERM", "xterm");
