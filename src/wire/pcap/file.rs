@@ -176,6 +176,7 @@ impl<R: Read> CaptureFile<R> {
         let buffer = vec![0; BUFFER].into_boxed_slice();
         let mut input = Input { reader, buffer, start: 0, end: 0, offset: 0 };
         let head = input.fill(24)?;
+        let head = &head[..head.len().min(24)]; // A read may have brought more, such as a line without an end.
         let Some(magic) = head.first_chunk::<4>() else {
             return Err(CaptureError::NotACapture { looks_like: looks_like(head) });
         };
