@@ -487,7 +487,7 @@ fn a_403_to_credentials_is_the_account_and_surely_so_only_if_they_were_good() {
     let diagnosis = after_last(&flapping);
     says(&diagnosis, AccountForbidden, Fault::Provider, Some(WrongPassword));
     assert!(diagnosis.confidence > 0.8);
-    assert!(diagnosis.summary.contains("1 succeeded before"), "{}", diagnosis.summary);
+    assert!(diagnosis.summary.contains("; 1 attempt before it or between succeeded"), "{}", diagnosis.summary);
 
     let changed = RegistrationFacts { same_secret_registered: Some(false), ..facts(RegistrationState::Rejected, 0.03) };
     says(&told(changed, &seen, &[], 1.0).unwrap(), WrongPassword, Fault::Configuration, Some(AccountForbidden));
