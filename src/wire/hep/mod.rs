@@ -527,7 +527,7 @@ fn transport_of(message: &SipMessage, reported: Transport) -> Transport {
 /// Whether a payload has to do with a registration: a REGISTER, or a response to one, in any of its messages.
 ///
 /// A cheap look at the lines, for a PBX that sends thousands of INVITEs a second: it may say yes of what is none (a body
-/// that quotes a REGISTER), never no of what is one.
+/// that quotes a REGISTER), never no of what is one by its CSeq.
 #[must_use]
 pub fn is_about_register(payload: &[u8]) -> bool {
     let mut rest = payload;
