@@ -1,6 +1,6 @@
 //! `GET …/diagnosis`, the latest that was stored; `POST …/diagnose`, one made now; and `POST /diagnose`, of a capture or a log.
 
-use std::io::BufReader;
+use std::{io::BufReader, time::Duration};
 
 use axum::{
     Json,
@@ -128,6 +128,8 @@ pub(super) async fn now(
 pub const CAPTURE_LIMIT: u64 = 512 << 20;
 /// Captures that are read at a time: each takes a core for a while.
 const AT_A_TIME: usize = 2;
+/// How long a body may pause.
+const CHUNK: Duration = Duration::from_secs(10);
 static READING: Semaphore = Semaphore::const_new(AT_A_TIME);
 
 /// The answer to a capture.
@@ -143,7 +145,7 @@ pub(super) struct Analysed {
 
 /// `POST /diagnose`: a capture (pcap, pcapng) or a log file of Asterisk's as the body. Nothing of it is kept.
 pub(super) async fn capture(State(state): State<ApiState>, body: Body) -> Result<Json<Analysed>, Problem> {
-    let Ok(_turn) = READING.try_acquire() else {
+    let Ok(turn) = READING.try_acquire() else {
         return Err(Problem::new(Code::Busy, "other captures are being read; try again in a moment"));
     };
     let file =
@@ -151,7 +153,12 @@ pub(super) async fn capture(State(state): State<ApiState>, body: Body) -> Result
     let mut file = tokio::fs::File::from_std(file);
     let mut chunks = body.into_data_stream();
     let mut length: u64 = 0;
-    while let Some(chunk) = chunks.next().await {
+    loop {
+        // Whoever sends nothing must not keep others from their turn.
+        let Ok(next) = tokio::time::timeout(CHUNK, chunks.next()).await else {
+            return Err(Problem::new(Code::TimedOut, "the body did not go on; nothing was read"));
+        };
+        let Some(chunk) = next else { break };
         let chunk = chunk.map_err(|error| Problem::new(Code::InvalidBody, format!("the body ended early: {error}")))?;
         length += u64::try_from(chunk.len()).unwrap_or(u64::MAX);
         if length > CAPTURE_LIMIT {
@@ -161,10 +168,15 @@ pub(super) async fn capture(State(state): State<ApiState>, body: Body) -> Result
         }
         file.write_all(&chunk).await.map_err(unkept)?;
     }
+    file.flush().await.map_err(unkept)?;
     file.rewind().await.map_err(unkept)?;
     let file = file.into_std().await;
     let known = known(&state);
-    let reading = move || analyse(BufReader::with_capacity(1 << 18, file), None, &known, &mut |_| {});
+    // The turn lasts as long as the reading, also when nobody waits for it any more.
+    let reading = move || {
+        let _turn = turn;
+        analyse(BufReader::with_capacity(1 << 18, file), None, &known, &mut |_| {})
+    };
     let read = tokio::task::spawn_blocking(reading).await;
     let read = read.map_err(|error| Problem::caused_by(Code::Internal, "reading the capture failed", error))?;
     let report = read.map_err(|error| Problem::new(Code::NotACapture, chain(&error)))?;

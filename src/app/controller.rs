@@ -44,6 +44,8 @@ const SUBMISSIONS: usize = 256;
 const COMMITTED: usize = 1024;
 /// HEP messages about registrations that may wait to be looked at; more are dropped and counted.
 const HEARD: usize = 16_384;
+/// How long a PBX that leaves the configuration is waited for.
+const QUIET: Duration = Duration::from_secs(2);
 /// How often what is older than the retention is deleted.
 const PRUNE: Duration = Duration::from_secs(3600);
 /// How long each stage of stopping may take before what still runs is named and left. Together they stay below the 20 s
@@ -103,7 +105,7 @@ pub struct Controller {
     lines: watch::Sender<PbxLines>,
     diagnoses: mpsc::Sender<AskDiagnosis>,
     hep: Option<HepHandle>,
-    hep_listen: Option<SocketAddr>,
+    hep_listen: Option<HepListen>,
     evidence: Stage,
     intake: Stage,
     dispatch: Stage,
@@ -191,7 +193,7 @@ impl Controller {
         let evidence = Stage::default();
         let (lines, lines_rx) = watch::channel(PbxLines::default());
         let (diagnoses, asks) = mpsc::channel(SUBMISSIONS);
-        let hep_listen = parameters.hep.as_ref().map(|hep| hep.listen);
+        let hep_listen = parameters.hep.clone();
         let (hep, heard) = match parameters.hep {
             Some(hep) => {
                 let (handle, heard) = listen(hep, &evidence)?;
@@ -346,6 +348,20 @@ impl Controller {
         self.lines.send_replace(Arc::new(pbxs.iter().map(|one| (one.settings.pbx.clone(), line(one))).collect()));
     }
 
+    /// Waits, a moment, until nothing of ours is on in these any more.
+    async fn await_quiet(&self, going: &[Watched]) {
+        let on = || {
+            let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
+            let of = |pbx: &PbxId| going.iter().any(|one| one.settings.pbx == *pbx);
+            board.pbxs().any(|(pbx, record)| record.recording && of(pbx))
+        };
+        let mut waited = Duration::ZERO;
+        while on() && waited < QUIET {
+            tokio::time::sleep(QUIET / 20).await;
+            waited += QUIET / 20;
+        }
+    }
+
     /// What became of the HEP packets, if there is a feed.
     #[must_use]
     pub fn hep(&self) -> Option<&HepHandle> {
@@ -380,12 +396,22 @@ impl Controller {
     pub async fn reconfigure(&self, parameters: Parameters) -> Result<()> {
         self.access.replace(parameters.tokens);
         self.recipients.send_replace(Arc::new(parameters.recipients));
-        if parameters.hep.as_ref().map(|hep| hep.listen) != self.hep_listen {
+        let same = match (&parameters.hep, &self.hep_listen) {
+            (Some(new), Some(old)) => new.is(old),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        if !same {
             warn!("[hep] was changed; it is listened to as before until the controller is started anew");
         }
         self.decide(Input::Configured { at: self.clock.now(), policy: Box::new(parameters.policy) }).await?;
         let mut pbxs = self.pbxs.lock().await;
-        let mut before: Vec<Watched> = pbxs.drain(..).collect();
+        // What is on in an Asterisk that is left must be switched off while there is a link to it.
+        let (staying, going): (Vec<Watched>, Vec<Watched>) =
+            pbxs.drain(..).partition(|one| parameters.pbxs.iter().any(|settings| one.serves(settings)));
+        self.publish_lines(&staying);
+        self.await_quiet(&going).await;
+        let mut before: Vec<Watched> = staying.into_iter().chain(going).collect();
         for settings in parameters.pbxs {
             let same = before.iter().position(|watched| watched.serves(&settings));
             if let Some(place) = same {

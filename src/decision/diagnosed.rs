@@ -34,7 +34,7 @@ impl Step<'_> {
     /// A trunk was diagnosed, or nothing is wrong with it any more.
     pub(super) fn diagnosed(&mut self, trunk: &TrunkId, diagnosis: Option<&Diagnosis>) {
         let Some(diagnosis) = diagnosis else {
-            self.clear_diagnosis(trunk, |_| true);
+            self.clear_diagnosis(trunk, |brief| brief.cause.concerns_registered());
             return;
         };
         let at = self.at;
@@ -113,13 +113,13 @@ pub(super) fn explained(reason: &str, brief: Option<&Brief>) -> String {
 /// The diagnosis that explains why the trunk is not well; none where its health has another reason, such as a PBX that is
 /// not heard, and none of those that a registered trunk may have.
 pub(super) fn explanation(record: &TrunkRecord) -> Option<&Brief> {
-    let explains = match record.health.reason {
-        Reason::Rejected { .. }
-        | Reason::GaveUp { .. }
-        | Reason::Unregistered { .. }
-        | Reason::Unconfirmed { .. }
-        | Reason::PartFailed { .. }
-        | Reason::RefreshOverdue { .. } => true,
+    let failing = match &record.health.reason {
+        Reason::Rejected { registration, .. }
+        | Reason::GaveUp { registration, .. }
+        | Reason::Unregistered { registration, .. }
+        | Reason::Unconfirmed { registration, .. }
+        | Reason::PartFailed { registration }
+        | Reason::RefreshOverdue { registration, .. } => Some(registration),
         Reason::Registered
         | Reason::Reachable
         | Reason::Declared
@@ -129,17 +129,19 @@ pub(super) fn explanation(record: &TrunkRecord) -> Option<&Brief> {
         | Reason::Recovering { .. }
         | Reason::Suppressed { .. }
         | Reason::PbxUnheard { .. }
-        | Reason::NotListed { .. } => false,
-    };
-    let known = record.diagnosis.as_ref().filter(|known| explains && known.current)?;
-    Some(&known.brief).filter(|brief| !brief.cause.concerns_registered())
+        | Reason::NotListed { .. } => None,
+    }?;
+    let known = record.diagnosis.as_ref().filter(|known| known.current)?;
+    let own = |brief: &&Brief| brief.subject.registration.as_deref().is_none_or(|name| name == failing.as_str());
+    Some(&known.brief).filter(own).filter(|brief| !brief.cause.concerns_registered())
 }
 
 /// Whether the registration was heard to be well after the failure that was diagnosed.
 fn recovered_since(health: &TrunkHealth, brief: &Brief) -> bool {
     let own = |name: &RegistrationName| brief.subject.registration.as_deref().is_none_or(|own| own == name.as_str());
     health.registrations.iter().filter(|(name, _)| own(name)).any(|(_, registration)| {
-        registration.state == Some(RegistrationState::Registered) && registration.since > brief.at
+        let registered = registration.state == Some(RegistrationState::Registered);
+        registered && registration.last_registered_at.is_some_and(|at| at > brief.at)
     })
 }
 
@@ -363,6 +365,20 @@ mod tests {
         board.step(&diagnosed(Cause::NatContact, 110));
         let failed = board.step(&event(Rejected, 120));
         assert!(told(&failed, "trunk.health")[0]["diagnosis"].is_null());
+    }
+
+    #[test]
+    fn another_registrations_cause_explains_nothing_and_its_flaw_clears_nothing() {
+        let mut board = board();
+        board.step(&event(Rejected, 0));
+        let mut other = diagnosis(Cause::NoResponse, 1);
+        other.subject.registration = Some("airtel-backup".to_owned());
+        board.step(&Input::Diagnosed { at: at(1), trunk: trunk(), diagnosis: Some(Box::new(other)) });
+        let hold = board.trunk(&trunk()).unwrap().policy_hold.as_ref().unwrap();
+        assert!(!hold.reason.contains("no_response"), "{}", hold.reason);
+        board.step(&diagnosed(Cause::AccountForbidden, 2));
+        board.step(&Input::Diagnosed { at: at(3), trunk: trunk(), diagnosis: None });
+        assert!(board.trunk(&trunk()).unwrap().diagnosis.as_ref().unwrap().current);
     }
 
     #[test]

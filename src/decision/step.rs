@@ -61,6 +61,9 @@ impl Board {
                 {
                     step.registered_again(&observation.trunk, registration);
                 }
+                if let Fact::RegistrationRemoved { registration } = &observation.fact {
+                    step.registered_again(&observation.trunk, registration);
+                }
                 step.control_trunk(&observation.trunk);
             }
             Input::Pbx { pbx, fact, .. } => step.pbx(pbx, fact),

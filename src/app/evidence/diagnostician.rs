@@ -6,7 +6,7 @@
 //! is made when there is something new to look at, a moment after it came, so that one attempt's messages are seen together.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -58,12 +58,16 @@ const ROUND: Duration = Duration::from_secs(1);
 const SETTLE: Duration = Duration::from_millis(60);
 /// How often at most a registration that is well is looked at.
 const WELL: Duration = Duration::from_secs(10);
-/// A HEP feed that was silent for this long is not listened to any more: qualifies and refreshes are never so rare.
+/// After so long a silence of the HEP feed the history is used instead; refreshes may be an hour apart, failures are not.
 const HEP_SILENT: Duration = Duration::from_secs(900);
 /// How often it is read without need, so that it is known with which secret a registration was accepted.
 const REREAD: Duration = Duration::from_secs(600);
 /// How long after the start a HEP feed that is listened to is waited for, before the history is used instead.
 const HEP_EXPECTED: Duration = Duration::from_secs(60);
+/// A HEP feed that was heard within this shows what there is, and what there is not.
+const HEP_HEARD: Duration = Duration::from_secs(120);
+/// So many registrations that are gone may be remembered.
+const GONE: usize = 1024;
 /// How long a look waits for the configuration.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Registrations whose endpoint and transport are read at a time; of all others the lists say enough.
@@ -121,8 +125,12 @@ struct Known {
     objects: Arc<Objects>,
     gaps: ConfigurationGaps,
     read_at: Option<Timestamp>,
-    /// It was reloaded since.
+    /// It was reloaded since the last reading began.
     stale: bool,
+    /// When it was reloaded last.
+    reloaded_at: Option<Timestamp>,
+    /// Somebody asks, and wants it as it is now.
+    again: bool,
     reading: bool,
     wanted: BTreeSet<RegistrationName>,
     /// Of which of them endpoint and transport were read too.
@@ -131,16 +139,22 @@ struct Known {
 
 impl Known {
     /// Takes what was read in: what was read of others before stays true until a reload.
-    fn take(&mut self, names: BTreeSet<RegistrationName>, objects: Objects, gaps: ConfigurationGaps, at: Timestamp) {
-        let before = if self.stale { Objects::default() } else { Objects::clone(&self.objects) };
+    fn take(
+        &mut self,
+        names: BTreeSet<RegistrationName>,
+        objects: Objects,
+        gaps: ConfigurationGaps,
+        fresh: bool,
+        at: Timestamp,
+    ) {
+        let before = if fresh { Objects::default() } else { Objects::clone(&self.objects) };
         self.objects = Arc::new(laid_over(before, objects));
-        if self.stale {
+        if fresh {
             self.detailed.clear();
         }
         self.detailed.extend(names);
         self.gaps = gaps;
         self.read_at = Some(at);
-        self.stale = false;
         self.reading = false;
     }
 }
@@ -148,7 +162,16 @@ impl Known {
 /// What a task brought.
 #[derive(Debug)]
 enum Brought {
-    Configuration { pbx: PbxId, names: BTreeSet<RegistrationName>, objects: Box<Objects>, gaps: ConfigurationGaps },
+    Configuration {
+        pbx: PbxId,
+        names: BTreeSet<RegistrationName>,
+        objects: Box<Objects>,
+        gaps: ConfigurationGaps,
+        /// It was reloaded before: nothing read earlier counts any more.
+        fresh: bool,
+    },
+    /// A history that was left on could not be switched off.
+    CleanUpFailed(PbxId),
     Collected(PbxId, Collected),
 }
 
@@ -206,6 +229,10 @@ impl Diagnostician {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
+                // Ten times a second at most, so nothing starves behind it; the feed comes last, whoever floods it.
+                _ = ticks.tick() => self.tick(&mut round).await,
+                Some(brought) = bringing.recv() => self.brought(&mut round, brought),
+                Some(ask) = self.asks.recv() => self.asked(&mut round, ask),
                 outcome = self.committed.recv() => match outcome {
                     Ok(outcome) => self.committed(&mut round, &outcome),
                     // What was missed is found on the board.
@@ -213,14 +240,10 @@ impl Diagnostician {
                     Err(broadcast::error::RecvError::Closed) => break,
                 },
                 Some(heard) = hear(&mut self.heard) => self.heard(&mut round, heard),
-                Some(brought) = bringing.recv() => self.brought(&mut round, brought),
-                Some(ask) = self.asks.recv() => self.asked(&mut round, ask),
-                _ = ticks.tick() => self.tick(&mut round).await,
             }
         }
-        for (pbx, collecting) in round.collecting {
-            collecting.end(&pbx).await;
-        }
+        let ending = round.collecting.into_iter().map(|(pbx, collecting)| async move { collecting.end(&pbx).await });
+        futures_util::future::join_all(ending).await;
     }
 
     fn board(&self) -> std::sync::RwLockReadGuard<'_, Board> {
@@ -246,6 +269,8 @@ impl Diagnostician {
                     patient.attempt(*at, *state);
                 }
                 if *state == RegistrationState::Registered {
+                    // A list may say so too, after a restart or a lost link: what was said is past.
+                    patient.well();
                     round.heals.forget(&(trunk.pbx(), registration.clone()));
                     if patient.said.is_some() || patient.registered_lately(*at) > 3 {
                         patient.look_by(after(*at, WELL));
@@ -258,9 +283,9 @@ impl Diagnostician {
                 self.listed(round, pbx);
             }
             Some(Input::Pbx { pbx, fact: PbxFact::Reloaded, .. }) => {
-                if let Some(known) = round.known.get_mut(pbx) {
-                    known.stale = true;
-                }
+                let known = round.known.entry(pbx.clone()).or_default();
+                known.stale = true;
+                known.reloaded_at = Some(self.clock.now());
             }
             Some(_) | None => {}
         }
@@ -316,11 +341,14 @@ impl Diagnostician {
     fn brought(&self, round: &mut Round, brought: Brought) {
         let now = self.clock.now();
         match brought {
-            Brought::Configuration { pbx, names, objects, gaps } => {
+            Brought::CleanUpFailed(pbx) => {
+                round.cleaning.remove(&pbx);
+            }
+            Brought::Configuration { pbx, names, objects, gaps, fresh } => {
                 for name in &names {
                     round.patients.entry((pbx.clone(), name.clone())).or_default().look_by(now);
                 }
-                round.known.entry(pbx.clone()).or_default().take(names, *objects, gaps, now);
+                round.known.entry(pbx.clone()).or_default().take(names, *objects, gaps, fresh, now);
                 self.remember_secrets(round, &pbx);
             }
             Brought::Collected(pbx, collected) => match collected {
@@ -346,14 +374,19 @@ impl Diagnostician {
     /// Notes with which secret each registration is registered: a refusal later on means something else then.
     fn remember_secrets(&self, round: &mut Round, pbx: &PbxId) {
         let Some(known) = round.known.get(pbx) else { return };
-        let objects = Arc::clone(&known.objects);
+        let (objects, reloaded_at) = (Arc::clone(&known.objects), known.reloaded_at);
         let board = self.board();
         for interest in round.hub.interests(pbx) {
             let record = board.trunk(&interest.trunk);
             let one = record.and_then(|record| record.health.registrations.get(&interest.registration));
             if one.is_some_and(|one| one.state == Some(RegistrationState::Registered)) {
-                let print = fingerprint(&round.salt, &objects, &interest.registration);
-                round.patients.entry((pbx.clone(), interest.registration.clone())).or_default().registered_with = print;
+                // What was changed by a reload since the last refresh has not been accepted yet.
+                let accepted = one.and_then(|one| one.last_registered_at);
+                let proven = reloaded_at.is_none_or(|reloaded| accepted.is_some_and(|at| at > reloaded));
+                if let Some(print) = fingerprint(&round.salt, &objects, &interest.registration).filter(|_| proven) {
+                    let patient = round.patients.entry((pbx.clone(), interest.registration.clone())).or_default();
+                    patient.registered_with = Some(print);
+                }
             }
         }
     }
@@ -363,7 +396,7 @@ impl Diagnostician {
         if round.looked_over.is_none_or(|last| between(last, now) >= ROUND || last > now) {
             round.looked_over = Some(now);
             self.look_over(round, now);
-            self.heal(round, now).await;
+            self.heal(round, now);
         }
         let due: Vec<Key> = (round.patients.iter())
             .filter(|(_, patient)| patient.due.is_some_and(|due| due <= now))
@@ -384,7 +417,17 @@ impl Diagnostician {
             self.listed(round, pbx);
         }
         round.known.retain(|pbx, _| lines.contains_key(pbx));
+        round.hub.keep(|pbx| lines.contains_key(pbx));
         let board = self.board();
+        let known: usize = board.trunks().map(|(_, record)| record.health.registrations.len()).sum();
+        if round.patients.len() > known + GONE {
+            let of = |(id, record): (&TrunkId, &TrunkRecord)| {
+                let pbx = id.pbx();
+                record.health.registrations.keys().map(|name| (pbx.clone(), name.clone())).collect::<Vec<Key>>()
+            };
+            let there: HashSet<Key> = board.trunks().flat_map(of).collect();
+            round.patients.retain(|key, _| there.contains(key));
+        }
         for (id, record) in board.trunks() {
             let pbx = id.pbx();
             if !lines.contains_key(&pbx) {
@@ -400,6 +443,11 @@ impl Diagnostician {
                 let revision = round.hub.revision(&key);
                 let patient = round.patients.entry(key).or_default();
                 patient.failing_since.get_or_insert(one.since.max(round.started));
+                // What the board does not know any more is said again.
+                let told = record.diagnosis.as_ref().is_some_and(|known| known.current);
+                if !told && patient.said.take_if(|said| !said.cause.concerns_registered()).is_some() {
+                    patient.look_by(now);
+                }
                 if patient.looked_at.as_ref() != Some(&(revision, signs)) {
                     patient.look_by(now);
                 }
@@ -420,7 +468,8 @@ impl Diagnostician {
         if !known.detailed.contains(&key.1) || known.stale {
             known.wanted.insert(key.1.clone());
         }
-        if known.read_at.is_none() || known.stale {
+        let unread = known.stale || (known.reading && known.reloaded_at > known.read_at);
+        if known.read_at.is_none() || unread {
             // What is configured decides between causes: it is waited for, a moment.
             let patient = round.patients.entry(key.clone()).or_default();
             let waited = patient.due.map_or(Duration::ZERO, |due| between(due, now));
@@ -428,7 +477,13 @@ impl Diagnostician {
                 return;
             }
         }
-        let Some(examined) = self.examine(round, &interest, now) else { return };
+        let Some(examined) = self.examine(round, &interest, now) else {
+            // Listed, and nothing said of it yet: what comes next has it looked at again.
+            if let Some(patient) = round.patients.get_mut(key) {
+                patient.due = None;
+            }
+            return;
+        };
         let Some(patient) = round.patients.get_mut(key) else { return };
         patient.due = None;
         let was_seen = examined.was_seen;
@@ -487,7 +542,8 @@ impl Diagnostician {
             (facts, signs(record, &interest.registration))
         };
         let mut watched: Vec<Watched> = Vec::new();
-        if let Some(since) = round.hub.hep_since(&key.0, now, HEP_SILENT) {
+        // That nothing was on the wire may be said only by a feed that was just heard.
+        if let Some(since) = round.hub.hep_since(&key.0, now, HEP_HEARD) {
             watched.push(Watched { source: Source::Hep, since });
         }
         if let Some(collecting) = round.collecting.get(&key.0) {
@@ -520,12 +576,14 @@ impl Diagnostician {
         let lines = self.lines.borrow().clone();
         for (pbx, line) in lines.iter() {
             let known = round.known.entry(pbx.clone()).or_default();
-            let aged = known.read_at.is_none_or(|read| between(read, now) >= REREAD) || known.stale;
+            let aged = known.read_at.is_none_or(|read| between(read, now) >= REREAD) || known.stale || known.again;
             let nothing_new = !aged && known.wanted.is_empty();
             if known.reading || nothing_new || !line.status.borrow().listed {
                 continue;
             }
             known.reading = true;
+            known.again = false;
+            let fresh = std::mem::take(&mut known.stale);
             // Those that fail now, before those that did.
             // At first the lists of all: with which secret each is registered now is known only now.
             let mut names = if known.read_at.is_none() { BTreeSet::new() } else { std::mem::take(&mut known.wanted) };
@@ -539,7 +597,7 @@ impl Diagnostician {
                 let wanted: Vec<RegistrationName> = names.iter().cloned().collect();
                 let (objects, gaps) = read_configuration(&link, &wanted, &endpoints, rights).await;
                 let _ended =
-                    brought.send(Brought::Configuration { pbx, names, objects: Box::new(objects), gaps }).await;
+                    brought.send(Brought::Configuration { pbx, names, objects: Box::new(objects), gaps, fresh }).await;
             });
         }
     }
@@ -556,6 +614,10 @@ impl Diagnostician {
     /// Has Asterisk's own history read, where that may tell more.
     fn collect(&self, round: &mut Round, now: Timestamp) {
         let lines = self.lines.borrow().clone();
+        // Of a PBX that leaves the configuration, while its link is still there.
+        for (_, collecting) in round.collecting.iter().filter(|(pbx, _)| !lines.contains_key(*pbx)) {
+            collecting.enough();
+        }
         for (pbx, line) in lines.iter() {
             if self.clean_up(round, pbx, line) {
                 continue;
@@ -617,12 +679,16 @@ impl Diagnostician {
         if line.status.borrow().listed && round.cleaning.insert(pbx.clone()) {
             let (link, inputs, clock, pbx) =
                 (line.link.clone(), self.inputs.clone(), Arc::clone(&self.clock), pbx.clone());
+            let brought = round.brought.clone();
             self.tasks.spawn(async move {
                 for attempt in 1..=CLEAN_UPS {
                     match history::clean_up(&link).await {
                         Ok(()) => {
                             info!(pbx.id = %pbx, "Asterisk's SIP history, left on by an earlier run, is off and cleared");
-                            break;
+                            let input =
+                                Input::Pbx { pbx, at: clock.now(), fact: PbxFact::Recording { on: false } };
+                            let _ended = inputs.send(input).await;
+                            return;
                         }
                         Err(error) => {
                             warn!(pbx.id = %pbx, attempt, error, "Asterisk's SIP history, left on by an earlier run, could not be switched off");
@@ -630,8 +696,8 @@ impl Diagnostician {
                     }
                     tokio::time::sleep(BETWEEN_CLEAN_UPS).await;
                 }
-                let input = Input::Pbx { pbx, at: clock.now(), fact: PbxFact::Recording { on: false } };
-                let _ended = inputs.send(input).await;
+                // It is tried again as long as it is on.
+                let _ended = brought.send(Brought::CleanUpFailed(pbx)).await;
             });
         }
         true
@@ -658,33 +724,45 @@ impl Diagnostician {
     }
 
     /// Tries once more what Asterisk gave up, where that is wanted and may help.
-    async fn heal(&mut self, round: &mut Round, now: Timestamp) {
+    fn heal(&self, round: &mut Round, now: Timestamp) {
         let lines = self.lines.borrow().clone();
-        let mut due: Vec<(PbxLine, Interest, Cause)> = Vec::new();
-        {
-            let board = self.board();
-            for (pbx, line) in lines.iter().filter(|(_, line)| line.evidence.heal && line.status.borrow().listed) {
-                for interest in round.hub.interests(pbx) {
-                    let key = (pbx.clone(), interest.registration.clone());
-                    let known = board.trunk(&interest.trunk);
-                    let cause = known.and_then(|record| given_up(record, &interest.registration, now));
-                    match cause.filter(|cause| heal::heals(*cause)) {
-                        Some(cause) if round.heals.is_due(&key, now, &self.patience) => {
-                            due.push((line.clone(), interest.clone(), cause));
-                        }
-                        Some(_) => {}
-                        None => round.heals.forget(&key),
-                    }
+        let board = self.board();
+        for (pbx, line) in lines.iter().filter(|(_, line)| line.evidence.heal && line.status.borrow().listed) {
+            for interest in round.hub.interests(pbx) {
+                let key = (pbx.clone(), interest.registration.clone());
+                let Some(record) = board.trunk(&interest.trunk) else { continue };
+                // One that just failed again is not given up yet; its plan stays. What succeeded is forgotten elsewhere.
+                let Some(cause) = given_up(record, &interest.registration, now) else { continue };
+                if !heal::heals(cause) {
+                    round.heals.forget(&key);
+                    continue;
+                }
+                let asked = round.asked.iter().any(|asked| asked.trunk == interest.trunk);
+                if !asked && round.heals.is_due(&key, now, &self.patience) {
+                    self.try_again(line, interest.clone(), cause);
                 }
             }
         }
-        for (line, interest, cause) in due {
-            let error = register(&line.link, &interest.registration).await.err();
-            info!(trunk.id = %interest.trunk, %cause, error, "what Asterisk gave up was tried once more");
+    }
+
+    /// Asks for one attempt, without waiting for it here; not if it is not given up any more by then.
+    fn try_again(&self, line: &PbxLine, interest: Interest, cause: Cause) {
+        let (link, board, inputs, clock) =
+            (line.link.clone(), Arc::clone(&self.board), self.inputs.clone(), Arc::clone(&self.clock));
+        self.tasks.spawn(async move {
             let Interest { trunk, registration, .. } = interest;
-            let healed = Input::Healed { at: self.clock.now(), trunk, registration, cause, error };
-            let _ended = self.inputs.send(healed).await;
-        }
+            let still = {
+                let board = board.read().unwrap_or_else(PoisonError::into_inner);
+                board.trunk(&trunk).and_then(|record| given_up(record, &registration, clock.now())).is_some()
+            };
+            if !still {
+                return;
+            }
+            let error = register(&link, &registration).await.err();
+            info!(trunk.id = %trunk, %cause, error, "what Asterisk gave up was tried once more");
+            let healed = Input::Healed { at: clock.now(), trunk, registration, cause, error };
+            let _ended = inputs.send(healed).await;
+        });
     }
 
     /// Somebody asks for a diagnosis.
@@ -718,7 +796,7 @@ impl Diagnostician {
             return refuse(answer, NoExamination::NoLink);
         }
         let known = round.known.entry(pbx).or_default();
-        known.stale = true;
+        known.again = true;
         known.wanted.extend(registrations.iter().cloned());
         let until = after(now, if attempt { ATTEMPT } else { PATIENCE });
         round.asked.push(Asked { trunk, attempt_since: attempt.then_some(now), until, answer });
@@ -754,7 +832,7 @@ impl Diagnostician {
 
     fn is_ready(&self, round: &Round, asked: &Asked, now: Timestamp) -> bool {
         let pbx = asked.trunk.pbx();
-        if round.known.get(&pbx).is_some_and(|known| known.stale || known.reading) {
+        if round.known.get(&pbx).is_some_and(|known| known.stale || known.again || known.reading) {
             return false;
         }
         let Some(since) = asked.attempt_since else { return true };

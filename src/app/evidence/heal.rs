@@ -97,6 +97,19 @@ mod tests {
     }
 
     #[test]
+    fn a_failed_try_does_not_begin_the_waits_anew() {
+        let mut heals = Heals::default();
+        let key = ("pbx1".parse().unwrap(), "airtel".try_into().unwrap());
+        let patience = Patience::default();
+        assert!(!heals.is_due(&key, at(0), &patience));
+        assert!(heals.is_due(&key, at(600), &patience));
+        // It fails again, is not given up for 35 s, and is then; nobody asks meanwhile.
+        assert!(!heals.is_due(&key, at(640), &patience));
+        assert!(!heals.is_due(&key, at(1700), &patience));
+        assert!(heals.is_due(&key, at(1800), &patience), "20 minutes after the first");
+    }
+
+    #[test]
     fn what_a_provider_refuses_is_never_tried_again() {
         let tried: Vec<&str> = Cause::ALL.into_iter().filter(|cause| heals(*cause)).map(Cause::as_str).collect();
         let listed =

@@ -144,7 +144,12 @@ impl Recorder {
             self.switch(history_cli::ON).await?;
             info!(pbx.id = %self.pbx, "Asterisk's SIP history is on, to see why registrations fail");
         }
-        let read = self.read(uris, stop, report).await;
+        // Each command may take long on a busy PBX; the bound and the stop count all the same.
+        let read = tokio::select! {
+            read = self.read(uris, report) => read,
+            () = stop.cancelled() => Ok(()),
+            () = sleep(LONGEST) => Ok(()),
+        };
         if !foreign {
             switch_off(&self.link).await?;
             self.note(false).await?;
@@ -156,16 +161,11 @@ impl Recorder {
     async fn read<F: Future<Output = bool> + Send>(
         &self,
         uris: &[(String, String)],
-        stop: &CancellationToken,
         report: &(impl Fn(Collected) -> F + Send + Sync),
     ) -> Result<(), CollectError> {
-        let until = after(self.clock.now(), LONGEST);
         let mut mark = HistoryMark::default();
-        while self.clock.now() < until {
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = sleep(POLL) => {}
-            }
+        loop {
+            sleep(POLL).await;
             let mut fetch = HistoryFetch::new(mark, HistoryWanted::registrations(uris.iter().cloned()));
             while let Some(command) = fetch.next_command() {
                 fetch.take(&self.run(&command).await?)?;
@@ -177,7 +177,6 @@ impl Recorder {
                 return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Whether somebody records already.
@@ -228,7 +227,11 @@ async fn switch_off(link: &LinkHandle) -> Result<(), CollectError> {
 /// # Errors
 /// Why it could not be done, in words.
 pub(super) async fn clean_up(link: &LinkHandle) -> Result<(), String> {
-    switch_off(link).await.map_err(|error| error.to_string())
+    match switch_off(link).await {
+        // Without the module there is no history.
+        Ok(()) | Err(CollectError::History(HistoryError::NotLoaded)) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 async fn run(link: &LinkHandle, command: &str) -> Result<Message, CollectError> {

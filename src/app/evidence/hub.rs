@@ -21,6 +21,9 @@ const KEPT_FOR: Duration = Duration::from_secs(15 * 60);
 /// Call-IDs known at a time, over all PBXs. Asterisk keeps a registration's as long as it runs.
 const CALLS: usize = 65_536;
 
+/// After so long a silence nobody knows whether the feed was there.
+const GAP: Duration = Duration::from_secs(900);
+
 /// A registration as it is looked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Interest {
@@ -84,6 +87,15 @@ impl Hub {
         self.interests.insert(pbx.clone(), interests);
     }
 
+    /// Forgets the PBXs that are not watched any more.
+    pub(super) fn keep(&mut self, watched: impl Fn(&PbxId) -> bool) {
+        self.interests.retain(|pbx, _| watched(pbx));
+        self.by_client.retain(|(pbx, _), _| watched(pbx));
+        self.by_call.retain(|(pbx, _), _| watched(pbx));
+        self.trails.retain(|(pbx, _), _| watched(pbx));
+        self.hep.retain(|pbx, _| watched(pbx));
+    }
+
     /// The interest of that name.
     pub(super) fn interest(&self, (pbx, registration): &Key) -> Option<&Interest> {
         self.interests.get(pbx)?.iter().find(|interest| interest.registration == *registration)
@@ -96,7 +108,11 @@ impl Hub {
 
     /// Notes that something came by a PBX's HEP feed.
     pub(super) fn hep_heard(&mut self, pbx: &PbxId, at: Timestamp) {
-        self.hep.entry(pbx.clone()).or_insert((at, at)).1 = at;
+        let (since, last) = self.hep.entry(pbx.clone()).or_insert((at, at));
+        if between(*last, at) > GAP {
+            *since = at;
+        }
+        *last = at;
     }
 
     /// Since when the PBX's HEP feed is heard; `None` if it never was, or was silent for `within`.

@@ -17,7 +17,7 @@ mod patient;
 
 use std::{net::SocketAddr, time::Duration};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 pub use diagnostician::{Diagnostician, PbxLine, PbxLines};
 
@@ -39,6 +39,14 @@ pub struct HepListen {
     pub listen: SocketAddr,
     /// What packets must bear.
     pub password: Option<SecretString>,
+}
+
+impl HepListen {
+    /// Whether it is the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        let secret = |one: &Self| one.password.as_ref().map(|password| password.expose_secret().to_owned());
+        self.listen == other.listen && secret(self) == secret(other)
+    }
 }
 
 /// How patient the diagnostician is. The defaults are the product's; tests and the demo hurry.

@@ -58,13 +58,18 @@ impl Patient {
             while self.registered.len() > COUNTED {
                 self.registered.pop_front();
             }
-            self.failing_since = None;
-            self.fruitless = 0;
-            self.history_after = None;
-            self.said.take_if(|said| !said.cause.concerns_registered());
+            self.well();
         } else if self.failing_since.is_none() {
             self.failing_since = Some(at);
         }
+    }
+
+    /// It is registered: what was said of its failure is past, and its next one is another.
+    pub(super) fn well(&mut self) {
+        self.failing_since = None;
+        self.fruitless = 0;
+        self.history_after = None;
+        self.said.take_if(|said| !said.cause.concerns_registered());
     }
 
     /// It is to be looked at by `at` at the latest.
