@@ -4,7 +4,7 @@
 //! verdict is, and why, is in `docs/diagnosis.md`: the numbers here and the table there are one thing.
 //!
 //! `refused` judges an attempt that got an answer, `silent` one that got none, `registered` a trunk that is registered,
-//! `calls` its INVITEs, `told` what AMI alone can tell, `logged` what log lines prove. All of them return a [`Finding`]; `mend` writes the fixes.
+//! `calls` its INVITEs, `told` what AMI alone can tell, `logged` what log lines prove. All of them return a `Finding`; `mend` writes the fixes.
 
 mod calls;
 mod finding;
