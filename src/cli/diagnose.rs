@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     api::{Items, problem::Code},
-    clock::Timestamp,
+    clock::{Clock as _, SystemClock, Timestamp},
     diagnosis::{
         Diagnosis, Evidence, Subject,
         capture::{Format, Report},
@@ -172,6 +172,8 @@ async fn of_trunk(
     if common.json {
         return print_json(&answer);
     }
+    // It may have taken a while.
+    let style = &Style::now(style, SystemClock.now());
     let Examination { verdict, layers } = answer.read()?;
     print(&match verdict {
         Verdict::Wrong(diagnosis) => report(style, page, &diagnosis, &layers, When::Age),

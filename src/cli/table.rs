@@ -27,6 +27,11 @@ impl Style {
         Self { zone, utc, colour, now }
     }
 
+    /// The same, at another time.
+    pub(super) fn now(&self, now: Timestamp) -> Self {
+        Self { now, ..self.clone() }
+    }
+
     /// `2026-08-01 14:02:11+05:30`, or with a `Z` in UTC.
     pub(super) fn time(&self, at: Timestamp) -> String {
         let format = if self.utc { "%Y-%m-%d %H:%M:%SZ" } else { "%Y-%m-%d %H:%M:%S%:z" };

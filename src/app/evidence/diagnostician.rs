@@ -68,6 +68,8 @@ const HEP_EXPECTED: Duration = Duration::from_secs(60);
 const HEP_HEARD: Duration = Duration::from_secs(120);
 /// So many registrations that are gone may be remembered.
 const GONE: usize = 1024;
+/// How long an attempt that is asked for waits for the history to be on.
+const HISTORY_PATIENCE: Duration = Duration::from_secs(6);
 /// How long a look waits for the configuration.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// Registrations whose endpoint and transport are read at a time; of all others the lists say enough.
@@ -175,12 +177,20 @@ enum Brought {
     Collected(PbxId, Collected),
 }
 
+/// An attempt that was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Attempt {
+    asked_at: Timestamp,
+    /// When Asterisk was told to make it: once whatever is to show it is on.
+    sent_at: Option<Timestamp>,
+}
+
 /// Somebody waits for a diagnosis.
 #[derive(Debug)]
 struct Asked {
     trunk: TrunkId,
-    /// An attempt was asked for then, and must have ended since.
-    attempt_since: Option<Timestamp>,
+    /// An attempt was asked for too.
+    attempt: Option<Attempt>,
     until: Timestamp,
     answer: oneshot::Sender<Result<Examination, NoExamination>>,
 }
@@ -407,6 +417,7 @@ impl Diagnostician {
         }
         self.read(round, now);
         self.collect(round, now);
+        self.begin_attempts(round, now);
         self.answer(round, now);
     }
 
@@ -712,7 +723,7 @@ impl Diagnostician {
             let Some(patient) = round.patients.get(&key) else { continue };
             let Some(record) = board.trunk(&interest.trunk) else { continue };
             let Some(one) = record.health.registrations.get(&interest.registration) else { continue };
-            let asked = round.asked.iter().any(|asked| asked.trunk == interest.trunk && asked.attempt_since.is_some());
+            let asked = round.asked.iter().any(|asked| asked.trunk == interest.trunk && asked.attempt.is_some());
             let failing = one.state == Some(RegistrationState::Rejected) || one.unanswered_since.is_some();
             let allowed = patient.history_after.is_none_or(|after| after <= now);
             let near = history::next_attempt(one).is_some_and(|next| between(now, next) <= history::AHEAD);
@@ -799,13 +810,38 @@ impl Diagnostician {
         known.again = true;
         known.wanted.extend(registrations.iter().cloned());
         let until = after(now, if attempt { ATTEMPT } else { PATIENCE });
-        round.asked.push(Asked { trunk, attempt_since: attempt.then_some(now), until, answer });
-        if attempt {
-            let ahead = if line.evidence.history { history::SET_UP } else { Duration::ZERO };
+        let attempt = attempt.then_some(Attempt { asked_at: now, sent_at: None });
+        round.asked.push(Asked { trunk, attempt, until, answer });
+    }
+
+    /// Makes the attempts that were asked for, each once what is to show it is on.
+    fn begin_attempts(&self, round: &mut Round, now: Timestamp) {
+        let lines = self.lines.borrow().clone();
+        for asked in &mut round.asked {
+            let Some(attempt) = asked.attempt.as_mut().filter(|attempt| attempt.sent_at.is_none()) else { continue };
+            let pbx = asked.trunk.pbx();
+            let Some(line) = lines.get(&pbx) else { continue };
+            let own = round.hub.interests(&pbx).iter().filter(|interest| interest.trunk == asked.trunk);
+            let keys: Vec<Key> = own.map(|interest| (pbx.clone(), interest.registration.clone())).collect();
+            let hep = round.hub.hep_since(&pbx, now, HEP_SILENT).is_some();
+            let may = line.status.borrow().rights.command != Permission::Denied;
+            let recording = round.collecting.get(&pbx);
+            let on = recording.is_some_and(|one| {
+                keys.iter().all(|key| one.wanted.contains(key)) && between(one.since, now) >= history::SET_UP
+            });
+            let waited = between(attempt.asked_at, now) >= HISTORY_PATIENCE;
+            if !hep && line.evidence.history && may && !on && !waited {
+                // One for others makes way for one that has this, too.
+                if let Some(one) = recording.filter(|one| !keys.iter().all(|key| one.wanted.contains(key))) {
+                    one.enough();
+                }
+                continue;
+            }
+            attempt.sent_at = Some(now);
+            let link = line.link.clone();
             self.tasks.spawn(async move {
-                tokio::time::sleep(ahead).await;
-                for registration in registrations {
-                    if let Err(error) = register(&line.link, &registration).await {
+                for (_, registration) in keys {
+                    if let Err(error) = register(&link, &registration).await {
                         warn!(%registration, error, "an attempt was asked for, and Asterisk did not make it");
                     }
                 }
@@ -835,7 +871,8 @@ impl Diagnostician {
         if round.known.get(&pbx).is_some_and(|known| known.stale || known.again || known.reading) {
             return false;
         }
-        let Some(since) = asked.attempt_since else { return true };
+        let Some(attempt) = asked.attempt else { return true };
+        let Some(since) = attempt.sent_at else { return false };
         let board = self.board();
         let Some(record) = board.trunk(&asked.trunk) else { return true };
         // The un-REGISTER ends first, then the REGISTER; both say something, the second more.

@@ -299,3 +299,23 @@ fn what_asterisk_gave_up_is_tried_once_more_where_that_may_help_and_never_after_
     assert_eq!(words, ["binding_refused", "healed", "cleared"]);
     runtime().block_on(controller.stop());
 }
+
+#[test]
+fn an_attempt_that_is_asked_for_shows_why_asterisk_gave_up() {
+    let Some(lab) = Lab::bare() else { return };
+    lab.set("airtel", Behaviour::ForbiddenAfterCredentials);
+    lab.set("other", Behaviour::Silent);
+    lab.write_trunks(&[json!({ "name": "airtel", "quick": false }), json!({ "name": "other" })]);
+    lab.cli(Instance::Pbx, "module load res_pjsip_history.so");
+    let mut ami = RawAmi::login(lab.ami_address(), "trunkwarden", lab.secret("trunkwarden"));
+    ami.act("Action: PJSIPRegister\r\nRegistration: airtel\r\n");
+    assert_eq!(ami.registry("airtel", 1), ["Rejected"]);
+    let program = Program::start(&for_lab(&lab, ""));
+    program.wait_for("pbx1/airtel", "down", false, SOON);
+    let shown = program.run(&["diagnose", "pbx1/airtel", "--attempt"]);
+    assert_eq!(shown.code, 0, "{shown:?}");
+    for words in ["account_forbidden", "403 Forbidden", "by Asterisk's SIP history"] {
+        assert!(shown.out.contains(words), "{words} is not in\n{}\n{}", shown.out, program.log());
+    }
+    program.end(&["pw-airtel"]);
+}
