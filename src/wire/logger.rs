@@ -154,6 +154,29 @@ pub enum LogFactKind {
     },
 }
 
+impl LogFactKind {
+    /// Whether it says why a challenge was not answered. Such a line comes before the one that names the registration.
+    #[must_use]
+    pub const fn says_why(&self) -> bool {
+        match self {
+            Self::NoMatchingAuth { .. }
+            | Self::NoAuth
+            | Self::AuthNotFound { .. }
+            | Self::CredentialsNotSet
+            | Self::NoAuthenticator => true,
+            Self::Temporary { .. }
+            | Self::NoResponse { .. }
+            | Self::FatalRetrying { .. }
+            | Self::FatalStopped { .. }
+            | Self::GaveUp
+            | Self::NotAnswered
+            | Self::CredentialsRefused
+            | Self::Unidentified { .. }
+            | Self::Outcome { .. } => false,
+        }
+    }
+}
+
 /// What was read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoggerReport {
@@ -445,7 +468,7 @@ impl<'a> Reader<'a> {
         let fact = fact(rest, self.now.unwrap_or_default());
         self.settle_held(thread, fact.as_ref());
         match fact {
-            Some(fact) if waits_for_uris(&fact.kind) && thread.is_some() => {
+            Some(fact) if fact.kind.says_why() && thread.is_some() => {
                 if self.held.len() == MAX_HELD {
                     let oldest = self.held.remove(0);
                     self.give_fact(oldest.fact);
@@ -591,7 +614,7 @@ impl<'a> Reader<'a> {
 
     /// The next such line of a thread tells whether what it said before was about a registration, and which.
     fn settle_held(&mut self, thread: Option<&str>, next: Option<&LogFact>) {
-        let Some(next) = next.filter(|next| !waits_for_uris(&next.kind) || starts_anew(&next.kind)) else {
+        let Some(next) = next.filter(|next| !next.kind.says_why() || starts_anew(&next.kind)) else {
             return;
         };
         let (settled, waiting) =
@@ -731,26 +754,6 @@ struct JsonMessage {
 
 fn json(line: &[u8]) -> Option<Json> {
     serde_json::from_slice(line).ok()
-}
-
-/// What a line says before the line that names the registration.
-fn waits_for_uris(kind: &LogFactKind) -> bool {
-    match kind {
-        LogFactKind::NoMatchingAuth { .. }
-        | LogFactKind::NoAuth
-        | LogFactKind::AuthNotFound { .. }
-        | LogFactKind::CredentialsNotSet
-        | LogFactKind::NoAuthenticator => true,
-        LogFactKind::Temporary { .. }
-        | LogFactKind::NoResponse { .. }
-        | LogFactKind::FatalRetrying { .. }
-        | LogFactKind::FatalStopped { .. }
-        | LogFactKind::GaveUp
-        | LogFactKind::NotAnswered
-        | LogFactKind::CredentialsRefused
-        | LogFactKind::Unidentified { .. }
-        | LogFactKind::Outcome { .. } => false,
-    }
 }
 
 /// Of these one comes per challenge: what waits before it is about another.

@@ -35,11 +35,10 @@ use crate::{
     clock::{Clock, Timestamp, after, between},
     decision::{Board, Input, Outcome, PbxFact, TrunkRecord},
     diagnosis::{
-        Brief, Case, Cause, Diagnosis, Watched,
+        Brief, Case, Cause, Watched,
         judge::diagnose,
         layers::{Examination, Verdict},
     },
-    health::Reason,
     ids::{EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{Fact, Observation, RegistrationState},
     wire::{
@@ -445,8 +444,8 @@ impl Diagnostician {
                 continue;
             }
             for (name, one) in &record.health.registrations {
-                let signs = signs(record, name);
-                let well = signs.state == Some(RegistrationState::Registered) && !signs.overdue;
+                let signs = Signs::of(&record.health, name, one);
+                let well = signs.state == Some(RegistrationState::Registered) && signs.overdue_since.is_none();
                 if well || one.state.is_none() {
                     continue;
                 }
@@ -488,7 +487,7 @@ impl Diagnostician {
                 return;
             }
         }
-        let Some(examined) = self.examine(round, &interest, now) else {
+        let Some(Examined { said, revision, signs, was_seen }) = self.examine(round, &interest, now, diagnose) else {
             // Listed, and nothing said of it yet: what comes next has it looked at again.
             if let Some(patient) = round.patients.get_mut(key) {
                 patient.due = None;
@@ -497,9 +496,8 @@ impl Diagnostician {
         };
         let Some(patient) = round.patients.get_mut(key) else { return };
         patient.due = None;
-        let was_seen = examined.was_seen;
-        patient.looked_at = Some((examined.revision, examined.signs.clone()));
-        let finding = match examined.into_diagnosis() {
+        patient.looked_at = Some((revision, signs));
+        let finding = match said {
             Some(diagnosis) => {
                 let since = patient.failing_since.unwrap_or(now);
                 let waits = diagnosis.cause == Cause::Unknown && between(since, now) < self.patience.before_unknown;
@@ -511,8 +509,8 @@ impl Diagnostician {
                 if !patient.is_news(&diagnosis) {
                     return;
                 }
-                patient.said = Some(Brief::from(&*diagnosis));
-                Some(diagnosis)
+                patient.said = Some(Brief::from(&diagnosis));
+                Some(Box::new(diagnosis))
             }
             None => {
                 // That it is well the board knows by itself; what a registered one had must be seen to be gone.
@@ -534,23 +532,29 @@ impl Diagnostician {
         let _ended = self.inputs.send(input).await;
     }
 
-    /// Judges one registration by all that is known.
-    fn examine(&self, round: &Round, interest: &Interest, now: Timestamp) -> Option<Examined> {
+    /// Has `say` look at all that is known of one registration.
+    fn examine<T>(
+        &self,
+        round: &Round,
+        interest: &Interest,
+        now: Timestamp,
+        say: impl FnOnce(&Case<'_>) -> T,
+    ) -> Option<Examined<T>> {
         let key = (interest.trunk.pbx(), interest.registration.clone());
         let (seen, revision) = round.hub.trail(&key);
         let known = round.known.get(&key.0);
         let objects = known.filter(|known| known.read_at.is_some()).map(|known| Arc::clone(&known.objects));
         let patient = round.patients.get(&key);
+        let secret = objects.as_ref().and_then(|objects| fingerprint(&round.salt, objects, &interest.registration));
+        let before = patient.and_then(|patient| patient.registered_with);
+        let same_secret = before.map(|before| Some(before) == secret);
         let (facts, signs) = {
             let board = self.board();
             let record = board.trunk(&interest.trunk)?;
             let one = record.health.registrations.get(&interest.registration)?;
-            let secret = objects.as_ref().and_then(|objects| fingerprint(&round.salt, objects, &interest.registration));
-            let before = patient.and_then(|patient| patient.registered_with);
-            let same_secret = before.map(|before| Some(before) == secret);
+            let signs = Signs::of(&record.health, &interest.registration, one);
             let fresh = Patient::default();
-            let facts = patient.unwrap_or(&fresh).facts(&record.health, &interest.registration, one, same_secret, now);
-            (facts, signs(record, &interest.registration))
+            (patient.unwrap_or(&fresh).facts(one, &signs, same_secret, now), signs)
         };
         let mut watched: Vec<Watched> = Vec::new();
         // That nothing was on the wire may be said only by a feed that was just heard.
@@ -574,8 +578,7 @@ impl Diagnostician {
             now: Some(now),
             ..Case::default()
         };
-        let diagnosis = diagnose(&case);
-        Some(Examined { examination: Examination::new(&case, diagnosis), revision, signs, was_seen })
+        Some(Examined { said: say(&case), revision, signs, was_seen })
     }
 
     fn can_read(&self, pbx: &PbxId) -> bool {
@@ -891,10 +894,10 @@ impl Diagnostician {
     fn examination(&self, round: &Round, trunk: &TrunkId, now: Timestamp) -> Option<Examination> {
         let pbx = trunk.pbx();
         let own = round.hub.interests(&pbx).iter().filter(|interest| interest.trunk == *trunk);
-        let mut examined: Vec<Examined> = own.filter_map(|interest| self.examine(round, interest, now)).collect();
-        let badness = |one: &Examined| one.examination.diagnosis().map_or(-1.0, |diagnosis| diagnosis.confidence);
-        examined.sort_by(|a, b| badness(b).total_cmp(&badness(a)));
-        let mut examination = examined.into_iter().next()?.examination;
+        let say = |case: &Case<'_>| Examination::new(case, diagnose(case));
+        let examined = own.filter_map(|interest| self.examine(round, interest, now, say)).map(|examined| examined.said);
+        let badness = |one: &Examination| one.diagnosis().map_or(-1.0, |diagnosis| diagnosis.confidence);
+        let mut examination = examined.reduce(|a, b| if badness(&b) > badness(&a) { b } else { a })?;
         if let (Verdict::Wrong(diagnosis), Some(known)) = (&mut examination.verdict, round.known.get(&pbx)) {
             diagnosis.to_know_more.extend(known.gaps.iter().map(ToString::to_string));
         }
@@ -922,20 +925,11 @@ fn laid_over(mut before: Objects, now: Objects) -> Objects {
 }
 
 /// What one look found.
-struct Examined {
-    examination: Examination,
+struct Examined<T> {
+    said: T,
     revision: u64,
     signs: Signs,
     was_seen: bool,
-}
-
-impl Examined {
-    fn into_diagnosis(self) -> Option<Box<Diagnosis>> {
-        match self.examination.verdict {
-            Verdict::Wrong(diagnosis) => Some(diagnosis),
-            Verdict::Well(_) => None,
-        }
-    }
 }
 
 async fn hear(heard: &mut Option<mpsc::Receiver<Heard>>) -> Option<Heard> {
@@ -951,27 +945,12 @@ async fn register(link: &LinkHandle, registration: &RegistrationName) -> Result<
     link.call(&action).await.map(drop).map_err(|error| crate::api::problem::chain(&error))
 }
 
-/// What the board says of a registration.
-fn signs(record: &TrunkRecord, name: &RegistrationName) -> Signs {
-    let one = record.health.registrations.get(name);
-    let reason = &record.health.reason;
-    let of = |registration: &RegistrationName| registration == name;
-    Signs {
-        state: one.and_then(|one| one.state),
-        last_event_at: one.and_then(|one| one.last_event_at),
-        gave_up: one.is_some_and(|one| one.gave_up)
-            || matches!(reason, Reason::GaveUp { registration, .. } if of(registration)),
-        overdue: one.is_some_and(|one| one.unanswered_since.is_some())
-            || matches!(reason, Reason::RefreshOverdue { registration, .. } if of(registration)),
-    }
-}
-
 /// The cause for which a registration was given up by Asterisk, if it was and no attempt of it is in flight.
 fn given_up(record: &TrunkRecord, name: &RegistrationName, now: Timestamp) -> Option<Cause> {
     let one = record.health.registrations.get(name)?;
     let known = record.diagnosis.as_ref().filter(|known| known.current)?;
     let own = known.brief.subject.registration.as_deref().is_none_or(|own| own == name.as_str());
-    let signs = signs(record, name);
+    let signs = Signs::of(&record.health, name, one);
     let stopped = match signs.state {
         Some(RegistrationState::Rejected) => signs.gave_up,
         // A 200 OK that granted nothing: Asterisk says so once, and never tries again.

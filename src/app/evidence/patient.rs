@@ -21,7 +21,23 @@ pub(super) struct Signs {
     pub(super) state: Option<RegistrationState>,
     pub(super) last_event_at: Option<Timestamp>,
     pub(super) gave_up: bool,
-    pub(super) overdue: bool,
+    pub(super) overdue_since: Option<Timestamp>,
+}
+
+impl Signs {
+    /// Of a registration of a trunk whose health is so.
+    pub(super) fn of(health: &TrunkHealth, name: &RegistrationName, known: &Registration) -> Self {
+        let overdue_since = if let Reason::RefreshOverdue { registration, expected } = &health.reason
+            && registration == name
+        {
+            Some(*expected)
+        } else {
+            known.unanswered_since
+        };
+        let gave_up =
+            known.gave_up || matches!(&health.reason, Reason::GaveUp { registration, .. } if registration == name);
+        Self { state: known.state, last_event_at: known.last_event_at, gave_up, overdue_since }
+    }
 }
 
 /// One registration.
@@ -58,7 +74,6 @@ impl Patient {
             while self.registered.len() > COUNTED {
                 self.registered.pop_front();
             }
-            self.well();
         } else if self.failing_since.is_none() {
             self.failing_since = Some(at);
         }
@@ -100,29 +115,19 @@ impl Patient {
     /// What AMI told of it.
     pub(super) fn facts(
         &self,
-        health: &TrunkHealth,
-        name: &RegistrationName,
         known: &Registration,
+        signs: &Signs,
         same_secret: Option<bool>,
         now: Timestamp,
     ) -> RegistrationFacts {
-        let overdue = if let Reason::RefreshOverdue { registration, expected } = &health.reason
-            && registration == name
-        {
-            Some(*expected)
-        } else {
-            known.unanswered_since
-        };
-        let gave_up =
-            known.gave_up || matches!(&health.reason, Reason::GaveUp { registration, .. } if registration == name);
         RegistrationFacts {
             state: known.state,
             since: known.since,
             last_event_at: known.last_event_at,
             last_attempt_took: self.last_took(known),
             failures: known.failures,
-            gave_up,
-            refresh_overdue_since: overdue,
+            gave_up: signs.gave_up,
+            refresh_overdue_since: signs.overdue_since,
             ever_registered: known.last_registered_at.is_some(),
             same_secret_registered: same_secret,
             registered_in_10s: self.registered_lately(now),

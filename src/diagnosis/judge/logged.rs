@@ -42,7 +42,7 @@ pub(super) fn unanswered<'a>(
     told: &str,
 ) -> Option<Finding<'a>> {
     let log = scene.log();
-    let says = |fact: &&&'a LogFact| near(fact.at, at) && says_why(&fact.kind);
+    let says = |fact: &&&'a LogFact| near(fact.at, at) && fact.kind.says_why();
     let fact = log.iter().rev().find(says)?;
     let (ranked, fault, why, fix): (Vec<(Cause, f64)>, Fault, String, _) = match &fact.kind {
         LogFactKind::NoAuth => (
@@ -105,53 +105,28 @@ pub(super) fn unanswered<'a>(
 pub(super) fn only<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     let log = scene.log();
     let fact = *log.iter().rev().find(|fact| ends(&fact.kind))?;
-    let gave_up = match fact.kind {
-        LogFactKind::GaveUp | LogFactKind::FatalStopped { .. } | LogFactKind::NoResponse { retry_in: None } => true,
-        LogFactKind::Temporary { .. }
-        | LogFactKind::NoResponse { .. }
-        | LogFactKind::FatalRetrying { .. }
-        | LogFactKind::NotAnswered
-        | LogFactKind::NoMatchingAuth { .. }
-        | LogFactKind::NoAuth
-        | LogFactKind::AuthNotFound { .. }
-        | LogFactKind::CredentialsNotSet
-        | LogFactKind::NoAuthenticator
-        | LogFactKind::CredentialsRefused
-        | LogFactKind::Unidentified { .. }
-        | LogFactKind::Outcome { .. } => false,
-    };
+    let gave_up = matches!(
+        fact.kind,
+        LogFactKind::GaveUp | LogFactKind::FatalStopped { .. } | LogFactKind::NoResponse { retry_in: None }
+    );
     let found = match code(&fact.kind) {
         Some(status) => by_code(scene, fact, status),
-        None => match &fact.kind {
-            LogFactKind::NoResponse { .. } => no_response(scene, fact),
-            LogFactKind::GaveUp
-            | LogFactKind::Temporary { .. }
-            | LogFactKind::FatalRetrying { .. }
-            | LogFactKind::FatalStopped { .. }
-            | LogFactKind::NotAnswered
-            | LogFactKind::NoMatchingAuth { .. }
-            | LogFactKind::NoAuth
-            | LogFactKind::AuthNotFound { .. }
-            | LogFactKind::CredentialsNotSet
-            | LogFactKind::NoAuthenticator
-            | LogFactKind::CredentialsRefused
-            | LogFactKind::Unidentified { .. }
-            | LogFactKind::Outcome { .. } => {
-                // It gave up; the lines before say on what.
-                let before = log.iter().rev().find(|one| one.at <= fact.at && code(&one.kind).is_some());
-                match before.and_then(|one| Some((one, code(&one.kind)?))) {
-                    Some((one, status)) => by_code(scene, one, status),
-                    None => {
-                        let summary = format!(
-                            "Asterisk has stopped trying to register {} at {}: the most retries are reached",
-                            scene.account(),
-                            scene.registrar(),
-                        );
-                        Finding::new(&[(GaveUp, 0.7)], Fault::Pbx, summary, mend::again(scene))
-                    }
+        None if matches!(fact.kind, LogFactKind::NoResponse { .. }) => no_response(scene, fact),
+        None => {
+            // It gave up; the lines before say on what.
+            let before = log.iter().rev().find(|one| one.at <= fact.at && code(&one.kind).is_some());
+            match before.and_then(|one| Some((one, code(&one.kind)?))) {
+                Some((one, status)) => by_code(scene, one, status),
+                None => {
+                    let summary = format!(
+                        "Asterisk has stopped trying to register {} at {}: the most retries are reached",
+                        scene.account(),
+                        scene.registrar(),
+                    );
+                    Finding::new(&[(GaveUp, 0.7)], Fault::Pbx, summary, mend::again(scene))
                 }
             }
-        },
+        }
     };
     let found = found.line_at(fact.at, Source::Logger, words(&fact.kind)).more([More::Trace]);
     Some(if gave_up { found.also("; Asterisk has stopped trying") } else { found })
@@ -240,43 +215,9 @@ fn concerns(scene: &Scene<'_>, fact: &LogFact) -> bool {
     fact.client_uri.is_none() || scene.log().contains(&fact)
 }
 
-fn says_why(kind: &LogFactKind) -> bool {
-    match kind {
-        LogFactKind::NoAuth
-        | LogFactKind::AuthNotFound { .. }
-        | LogFactKind::CredentialsNotSet
-        | LogFactKind::NoAuthenticator
-        | LogFactKind::NoMatchingAuth { .. } => true,
-        LogFactKind::Temporary { .. }
-        | LogFactKind::NoResponse { .. }
-        | LogFactKind::FatalRetrying { .. }
-        | LogFactKind::FatalStopped { .. }
-        | LogFactKind::GaveUp
-        | LogFactKind::NotAnswered
-        | LogFactKind::CredentialsRefused
-        | LogFactKind::Unidentified { .. }
-        | LogFactKind::Outcome { .. } => false,
-    }
-}
-
 /// Whether a line is said at the end of an attempt.
 pub(super) fn ends(kind: &LogFactKind) -> bool {
-    match kind {
-        LogFactKind::Temporary { .. }
-        | LogFactKind::NoResponse { .. }
-        | LogFactKind::FatalRetrying { .. }
-        | LogFactKind::FatalStopped { .. }
-        | LogFactKind::GaveUp => true,
-        LogFactKind::NotAnswered
-        | LogFactKind::NoMatchingAuth { .. }
-        | LogFactKind::NoAuth
-        | LogFactKind::AuthNotFound { .. }
-        | LogFactKind::CredentialsNotSet
-        | LogFactKind::NoAuthenticator
-        | LogFactKind::CredentialsRefused
-        | LogFactKind::Unidentified { .. }
-        | LogFactKind::Outcome { .. } => false,
-    }
+    code(kind).is_some() || matches!(kind, LogFactKind::NoResponse { .. } | LogFactKind::GaveUp)
 }
 
 fn code(kind: &LogFactKind) -> Option<u16> {

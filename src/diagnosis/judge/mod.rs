@@ -22,7 +22,12 @@ use finding::Finding;
 use scene::{Scene, Standing};
 pub(super) use scene::{credentials, granted, identity};
 
-use super::{attempt::Outcome, case::Case, neighbours::Neighbours, verdict::Diagnosis};
+use super::{
+    attempt::{Attempt, Outcome},
+    case::Case,
+    neighbours::Neighbours,
+    verdict::Diagnosis,
+};
 
 /// Says why the case's registration fares as it does; `None` if nothing is wrong with it, or nothing is known of it.
 ///
@@ -39,32 +44,31 @@ pub(super) fn judge(case: &Case<'_>, neighbours: &Neighbours) -> Option<Diagnosi
     Some(finding.told(&scene))
 }
 
+/// Why an attempt did not succeed; `None` of one that did, or whose end was not seen.
+fn unsuccessful<'a>(scene: &Scene<'a>, attempt: &Attempt<'a>) -> Option<Finding<'a>> {
+    match attempt.outcome {
+        Outcome::Refused(status) => Some(refused::refused(scene, attempt, status)),
+        Outcome::Unanswered => Some(refused::unanswered(scene, attempt)),
+        Outcome::Silent | Outcome::SilentSoFar | Outcome::Astray | Outcome::Undelivered => {
+            Some(silent::silent(scene, attempt))
+        }
+        Outcome::Granted | Outcome::Unseen | Outcome::Open => None,
+    }
+}
+
 fn find<'a>(scene: &Scene<'a>) -> Option<Finding<'a>> {
     match scene.standing() {
         Standing::Failed(at) => {
             let attempt = scene.attempts.get(at)?;
-            let found = match attempt.outcome {
-                Outcome::Refused(status) => refused::refused(scene, attempt, status),
-                Outcome::Unanswered => refused::unanswered(scene, attempt),
-                Outcome::Silent | Outcome::SilentSoFar | Outcome::Astray | Outcome::Undelivered => {
-                    silent::silent(scene, attempt)
-                }
-                Outcome::Granted => registered::nothing_granted(scene, attempt),
-                Outcome::Unseen | Outcome::Open => return None,
-            };
-            Some(found.of_attempt(at))
+            let granted = || (attempt.outcome == Outcome::Granted).then(|| registered::nothing_granted(scene, attempt));
+            Some(unsuccessful(scene, attempt).or_else(granted)?.of_attempt(at))
         }
         Standing::Stale(at) => {
             let attempt = scene.attempts.get(at)?;
-            let found = match attempt.outcome {
-                Outcome::Refused(status) => refused::refused(scene, attempt, status),
-                Outcome::Unanswered => refused::unanswered(scene, attempt),
-                Outcome::Silent | Outcome::SilentSoFar | Outcome::Astray | Outcome::Undelivered => {
-                    silent::silent(scene, attempt)
-                }
-                Outcome::Granted | Outcome::Unseen | Outcome::Open => return told::rejected(scene),
-            };
-            Some(found.of_attempt(at).seen_before_only())
+            match unsuccessful(scene, attempt) {
+                Some(found) => Some(found.of_attempt(at).seen_before_only()),
+                None => told::rejected(scene),
+            }
         }
         Standing::Registered(at) => {
             let attempt = at.and_then(|at| scene.attempts.get(at));
