@@ -16,6 +16,7 @@
 //! | [`diagnosis`] | why a registration fails, what proves it, what mends it |
 //! | [`decision`] | what is held, paused, resumed; what the gate says |
 //! | [`effect`] | how a decision reaches a dialer, at least once and in order |
+//! | [`gateway`] | which calls pass to Asterisk |
 //! | [`store`] | what survives a restart, and what history can be asked |
 //! | [`api`], [`cli`] | how people and programs ask |
 //! | [`config`], [`telemetry`], [`app`] | how it is set up, what it logs, how it starts and stops |
@@ -31,6 +32,7 @@ pub mod config;
 pub mod decision;
 pub mod diagnosis;
 pub mod effect;
+pub mod gateway;
 pub mod health;
 pub mod ids;
 pub mod observation;

@@ -195,7 +195,15 @@ mod tests {
     use crate::clock::after;
 
     fn said(allow: bool, until: Option<Timestamp>) -> GateState {
-        GateState { allow, reason: "x".to_owned(), since: Timestamp::UNIX_EPOCH, health: Health::Down, until }
+        GateState {
+            allow,
+            reason: "x".to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+            health: Health::Down,
+            until,
+            released: None,
+            cause: None,
+        }
     }
 
     #[test]

@@ -219,6 +219,7 @@ impl Decider {
             };
             step += 1;
             let outcome = self.board.write().unwrap_or_else(PoisonError::into_inner).step(&input);
+            self.tell_names(&outcome);
             self.gate.close(step, &outcome.gate);
             self.gate.forget(outcome.trunks.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id));
             tell(&outcome);
@@ -250,6 +251,15 @@ impl Decider {
         while let Some(submission) = self.submissions.recv().await {
             // Whoever asked may have gone; then there is nobody to tell.
             submission.done.send(Err(SubmitError::Stopping)).ok();
+        }
+    }
+
+    /// Tells the gate under which names trunks are dialed, before what is said of them.
+    fn tell_names(&self, outcome: &Outcome) {
+        let named = outcome.trunks.iter().filter_map(|(id, record)| Some((id, record.as_ref()?.endpoints.as_slice())));
+        self.gate.name(named);
+        for (pbx, _) in outcome.pbxs.iter().filter(|(_, record)| record.state == "listed") {
+            self.gate.listed(pbx);
         }
     }
 
@@ -389,6 +399,8 @@ mod tests {
             since,
             health: crate::health::Health::Stable,
             until: None,
+            released: None,
+            cause: None,
         };
         tx.open(1, &[(trunk.clone(), state)].into());
         assert!(gate.state(&trunk).is_some());

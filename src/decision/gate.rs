@@ -6,12 +6,17 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use serde::{Deserialize, Serialize};
 
-use crate::{clock::Timestamp, health::Health, ids::TrunkId};
+use crate::{
+    clock::Timestamp,
+    diagnosis::Cause,
+    health::Health,
+    ids::{EndpointName, PbxId, TrunkId},
+};
 
 /// The gate's answer for one trunk.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,11 +31,63 @@ pub struct GateState {
     pub health: Health,
     /// When the answer may change by itself (a recovery, an override, a hold with an end), as far as is known.
     pub until: Option<Timestamp>,
+    /// When the last hold on it ended, if it allows since: calls may be let through by and by.
+    #[serde(default)]
+    pub released: Option<Timestamp>,
+    /// What was diagnosed, in one word; the reason has it in a sentence.
+    #[serde(default)]
+    pub cause: Option<Cause>,
 }
 
 /// The asking side.
 #[derive(Debug, Clone, Default)]
-pub struct Gate(Arc<RwLock<HashMap<TrunkId, Published>>>);
+pub struct Gate(Arc<RwLock<Said>>);
+
+/// What was published.
+#[derive(Debug, Default)]
+struct Said {
+    states: HashMap<TrunkId, Published>,
+    /// Under which names each PBX's trunks are dialed; a PBX is here once it was listed.
+    names: HashMap<PbxId, Names>,
+    /// Nothing is held, whatever is not known.
+    observing: bool,
+}
+
+/// The names of one PBX's trunks: endpoints, and the trunks' own.
+#[derive(Debug, Default)]
+struct Names {
+    listed: bool,
+    exact: HashMap<String, TrunkId>,
+    /// In lower case: a PBX that keeps its endpoints in a database may not tell the cases apart.
+    folded: HashMap<String, TrunkId>,
+    of: HashMap<TrunkId, Vec<String>>,
+}
+
+impl Names {
+    fn set(&mut self, trunk: &TrunkId, endpoints: &[EndpointName]) {
+        self.unset(trunk);
+        // An endpoint of that name belongs to another trunk where one claims it: the trunk's own name comes last.
+        let own = (!self.exact.contains_key(trunk.name())).then(|| trunk.name().to_owned());
+        let names: Vec<String> = endpoints.iter().map(ToString::to_string).chain(own).collect();
+        for name in &names {
+            self.exact.insert(name.clone(), trunk.clone());
+            self.folded.insert(name.to_lowercase(), trunk.clone());
+        }
+        self.of.insert(trunk.clone(), names);
+    }
+
+    fn unset(&mut self, trunk: &TrunkId) {
+        for name in self.of.remove(trunk).unwrap_or_default() {
+            if self.exact.get(&name) == Some(trunk) {
+                self.exact.remove(&name);
+            }
+            let folded = name.to_lowercase();
+            if self.folded.get(&folded) == Some(trunk) {
+                self.folded.remove(&folded);
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Published {
@@ -43,8 +100,44 @@ impl Gate {
     /// What is said of `trunk`; `None` for one never heard of, which holds.
     #[must_use]
     pub fn state(&self, trunk: &TrunkId) -> Option<GateState> {
-        let states = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        states.get(trunk).map(|published| published.state.clone())
+        self.read().states.get(trunk).map(|published| published.state.clone())
+    }
+
+    /// The trunk of `pbx` that is dialed as `name`: an endpoint, or the trunk's own name. Where none is called exactly so,
+    /// one that differs in case only.
+    #[must_use]
+    pub fn trunk_named(&self, pbx: &PbxId, name: &str) -> Option<TrunkId> {
+        let said = self.read();
+        let names = said.names.get(pbx)?;
+        names.exact.get(name).or_else(|| names.folded.get(&name.to_lowercase())).cloned()
+    }
+
+    /// Whether the trunks of `pbx` are known: before its first list, a name that is no trunk's may yet be one's.
+    #[must_use]
+    pub fn is_listed(&self, pbx: &PbxId) -> bool {
+        self.read().names.get(pbx).is_some_and(|names| names.listed)
+    }
+
+    /// Whether nothing is ever held (`mode = "observe"`).
+    #[must_use]
+    pub fn is_observing(&self) -> bool {
+        self.read().observing
+    }
+
+    /// A trunk of `pbx` that holds, if one does: the first by name.
+    #[must_use]
+    pub fn any_held(&self, pbx: &PbxId) -> Option<(TrunkId, GateState)> {
+        let said = self.read();
+        let held = said.states.iter().filter(|(id, known)| id.pbx_str() == pbx.as_str() && !known.state.allow);
+        held.min_by(|one, other| one.0.cmp(other.0)).map(|(id, known)| (id.clone(), known.state.clone()))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Said> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Said> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The two sides of a new gate.
@@ -75,16 +168,49 @@ impl GateTx {
     pub fn forget<'a>(&self, trunks: impl Iterator<Item = &'a TrunkId>) {
         let mut trunks = trunks.peekable();
         if trunks.peek().is_some() {
-            let mut states = self.0.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut said = self.0.write();
             for trunk in trunks {
-                states.remove(trunk);
+                said.states.remove(trunk);
+                if let Some(names) = said.names.get_mut(&trunk.pbx()) {
+                    names.unset(trunk);
+                }
             }
         }
     }
 
-    /// Forgets every answer, so that all hold: nobody decides any more.
+    /// Publishes under which names trunks are dialed. To be called before their answers are.
+    pub fn name<'a>(&self, trunks: impl Iterator<Item = (&'a TrunkId, &'a [EndpointName])>) {
+        let mut trunks = trunks.peekable();
+        if trunks.peek().is_some() {
+            let mut said = self.0.write();
+            for (trunk, endpoints) in trunks {
+                said.names.entry(trunk.pbx()).or_default().set(trunk, endpoints);
+            }
+        }
+    }
+
+    /// Publishes that the trunks of `pbx` are known.
+    pub fn listed(&self, pbx: &PbxId) {
+        if !self.0.is_listed(pbx) {
+            self.0.write().names.entry(pbx.clone()).or_default().listed = true;
+        }
+    }
+
+    /// Publishes whether nothing is ever held.
+    pub fn observing(&self, observing: bool) {
+        if self.0.is_observing() != observing {
+            self.0.write().observing = observing;
+        }
+    }
+
+    /// Forgets every answer, so that all hold: nobody decides any more. The names stay, so that it is known what holds.
     pub fn shut(&self) {
-        self.0.0.write().unwrap_or_else(PoisonError::into_inner).clear();
+        let mut said = self.0.write();
+        said.states.clear();
+        said.observing = false;
+        for names in said.names.values_mut() {
+            names.listed = false;
+        }
     }
 
     fn publish<'a>(&self, step: u64, changes: impl Iterator<Item = (&'a TrunkId, &'a GateState)>) {
@@ -92,7 +218,7 @@ impl GateTx {
         if changes.peek().is_none() {
             return;
         }
-        let mut states = self.0.0.write().unwrap_or_else(PoisonError::into_inner);
+        let states = &mut self.0.write().states;
         for (trunk, state) in changes {
             match states.get_mut(trunk) {
                 Some(known) if known.step > step => {}
@@ -111,7 +237,15 @@ mod tests {
 
     fn state(allow: bool) -> GateState {
         let since = Timestamp::UNIX_EPOCH;
-        GateState { allow, reason: String::new(), since, health: Health::Stable, until: None }
+        GateState {
+            allow,
+            reason: String::new(),
+            since,
+            health: Health::Stable,
+            until: None,
+            released: None,
+            cause: None,
+        }
     }
 
     #[test]
@@ -136,5 +270,25 @@ mod tests {
         assert_eq!(gate.state(&trunk), None);
         tx.open(1, &[(trunk.clone(), state(false))].into());
         assert_eq!(gate.state(&trunk), None);
+    }
+
+    #[test]
+    fn a_trunk_is_found_by_its_endpoints_and_its_own_name_whatever_the_case_and_no_longer_once_forgotten() {
+        let (tx, gate) = Gate::new();
+        let (trunk, pbx) = (TrunkId::try_from("pbx1/airtel").unwrap(), PbxId::try_from("pbx1").unwrap());
+        let endpoints = [EndpointName::try_from("airtel-out").unwrap()];
+        tx.name([(&trunk, &endpoints[..])].into_iter());
+        for name in ["airtel", "airtel-out", "AIRTEL-Out"] {
+            assert_eq!(gate.trunk_named(&pbx, name).as_ref(), Some(&trunk), "{name}");
+        }
+        assert!(!gate.is_listed(&pbx));
+        tx.listed(&pbx);
+        assert!(gate.is_listed(&pbx));
+        tx.name([(&trunk, &[][..])].into_iter());
+        assert_eq!(gate.trunk_named(&pbx, "airtel-out"), None);
+        tx.forget([&trunk].into_iter());
+        assert_eq!(gate.trunk_named(&pbx, "airtel"), None);
+        tx.shut();
+        assert!(!gate.is_listed(&pbx));
     }
 }

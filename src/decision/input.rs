@@ -1,6 +1,6 @@
 //! What a step may start from. Whatever changes a decision comes in here, so that a journal of inputs replays a run.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -90,6 +90,14 @@ pub enum Input {
         /// What became of it.
         outcome: ReceiptOutcome,
     },
+    /// The gateway refused calls since it said so last.
+    Refused {
+        /// When.
+        at: Timestamp,
+        /// How many on each trunk that held.
+        #[serde(with = "super::policy::pairs")]
+        calls: BTreeMap<TrunkId, u64>,
+    },
     /// Time passed.
     Tick {
         /// It is now.
@@ -111,6 +119,7 @@ impl Input {
             | Self::Operator { at, .. }
             | Self::Campaign { at, .. }
             | Self::Receipt { at, .. }
+            | Self::Refused { at, .. }
             | Self::Tick { at } => *at,
         }
     }

@@ -3,7 +3,11 @@
 //! The order within a step is the flow's: facts into health, health into holds and the gate, holds into campaigns. What
 //! is about campaigns is in `control`, what is about many trunks failing together in `incidents`.
 
-use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 use ulid::Ulid;
@@ -83,6 +87,7 @@ impl Board {
             }
             Input::Campaign { report, .. } => step.reported(report),
             Input::Receipt { message, outcome, .. } => step.receipt(message, outcome),
+            Input::Refused { calls, .. } => step.refused(calls),
             Input::Tick { .. } => step.tick(),
         }
         let ticks = matches!(input, Input::Tick { .. });
@@ -309,6 +314,8 @@ impl Step<'_> {
                 since: at,
                 health: Health::Unknown,
                 until: None,
+                released: None,
+                cause: None,
             };
             touched.insert(trunk.clone());
             out.gate.insert(trunk.clone(), gate.clone());
@@ -589,6 +596,11 @@ impl Step<'_> {
         parse(text).expect("a minted id is a valid name")
     }
 
+    /// The gateway refused calls on these trunks.
+    fn refused(&mut self, calls: &BTreeMap<TrunkId, u64>) {
+        let _ = calls;
+    }
+
     fn reported(&mut self, report: &CampaignReport) {
         for trunk in report.trunks.iter().flatten() {
             self.ensure(trunk);
@@ -634,12 +646,12 @@ fn answer(record: &TrunkRecord, mode: Mode) -> GateState {
         (health.standing == Standing::Clear, said, until)
     };
     let (since, health) = (record.gate.since, health.status);
+    let cause = explanation(record).map(|brief| brief.cause);
+    let said = |allow, reason| GateState { allow, reason, since, health, until, released: None, cause };
     match mode {
-        Mode::Enforce => GateState { allow, reason, since, health, until },
-        Mode::Observe if allow => GateState { allow, reason, since, health, until },
-        Mode::Observe => {
-            GateState { allow: true, reason: format!("observing only, would hold: {reason}"), since, health, until }
-        }
+        Mode::Enforce => said(allow, reason),
+        Mode::Observe if allow => said(allow, reason),
+        Mode::Observe => said(true, format!("observing only, would hold: {reason}")),
     }
 }
 

@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, fmt::Display, time::Duration};
 
 use super::{
-    event::{Classes, Headers, stamp},
+    event::{Headers, stamp},
     plant::{Call, Contact, Plant, contact_hash},
     request::Request,
     settings::SimSettings,
@@ -18,6 +18,7 @@ use crate::sim::{
     registration::{RegistrationSettings, Status},
     sip::PBX_ADDRESS,
 };
+use crate::wire::ami::Classes;
 
 /// What a handler may see.
 pub(super) struct Scene<'a> {

@@ -152,10 +152,8 @@ fn alternatives(expression: &str) -> Result<Vec<String>, &'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::event::{Classes, event},
-        *,
-    };
+    use super::{super::event::event, *};
+    use crate::wire::ami::Classes;
 
     fn registry(status: &str) -> AmiEvent {
         event("Registry", Classes::SYSTEM, None, |h| {

@@ -45,7 +45,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use event::Classes;
+pub use crate::wire::ami::Classes;
 pub use plant::CallCount;
 pub use settings::{EndpointSettings, HepFeed, SimSettings, SimTrunk, SimUser, Start, Timing};
 

@@ -13,10 +13,11 @@ use std::{
 use md5::{Digest as _, Md5};
 
 use super::{
-    event::{AmiEvent, Classes, Headers, event},
+    event::{AmiEvent, Headers, event},
     feed::{Feed, Passing},
     settings::{EndpointSettings, SimTrunk, Start, Timing},
 };
+use crate::wire::ami::Classes;
 use crate::{
     clock::Clock,
     sim::{

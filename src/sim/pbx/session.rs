@@ -17,11 +17,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Link, Shared,
     actions::{self, AMI_VERSION, Scene, Then, error, message, response, success},
-    event::{Classes, Headers, Outgoing},
+    event::{Headers, Outgoing},
     filter::Filters,
     plant::hex,
-    request::{Incoming, Reader, Request},
+    request::Request,
     settings::SimUser,
+};
+use crate::wire::ami::{
+    Classes,
+    request::{Incoming, Reader},
 };
 
 /// How many bytes of events are gathered before they are written.
@@ -139,14 +143,15 @@ impl Session {
     }
 
     async fn answer(&mut self, stream: &mut TcpStream, incoming: Incoming) -> Result<(), Ended> {
+        let request = Request::from(incoming.request());
         let (text, next) = match incoming {
-            Incoming::LineTooLong(request) => {
+            Incoming::LineTooLong(_) => {
                 (message("Error", &request, "Failed to parse message: line too long"), Next::GoOn)
             }
-            Incoming::TooManyLines(request) => {
+            Incoming::TooManyLines(_) => {
                 (message("Error", &request, "Too many lines in message or allocation failure"), Next::GoOn)
             }
-            Incoming::Message(request) => {
+            Incoming::Message(_) => {
                 let (text, next) = self.act(&request);
                 if let Next::Wait(ended) = next {
                     let connected = ended.await.unwrap_or(false);
@@ -176,7 +181,7 @@ impl Session {
     }
 
     fn act(&mut self, request: &Request) -> (String, Next) {
-        let name = request.header("Action");
+        let name = request.action();
         if name.is_empty() {
             return (message("Error", request, "Missing action in request"), Next::GoOn);
         }

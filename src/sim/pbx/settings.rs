@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
 
-use super::event::Classes;
+use crate::wire::ami::Classes;
 use crate::{
     clock::{Clock, SystemClock},
     sim::{

@@ -7,18 +7,23 @@
 //! | [`action`] | how a request is written so that nothing can be smuggled into it |
 //! | [`event`] | what the events and lists we read mean |
 //! | [`registrations_cli`] | what `pjsip show registrations` says beyond the event list: the next attempt |
+//! | [`request`] | what Asterisk reads in what a client sends |
+//! | [`classes`] | which privilege classes there are |
 //! | [`client`] | sessions and links: login, keepalive, correlation, reconnect. The sockets are here |
 //!
 //! All but [`client`] is pure and takes its time as data.
 
 pub mod action;
+pub mod classes;
 pub mod client;
 pub mod codec;
 pub mod event;
 pub mod message;
 pub mod registrations_cli;
+pub mod request;
 
 pub use action::{Action, ActionError};
+pub use classes::Classes;
 pub use codec::{AmiVersion, Banner, DecodeError, DecodeLimits, Decoder, Frame};
 pub use event::{AmiEvent, EventError};
 pub use message::{Header, Headers, Message};

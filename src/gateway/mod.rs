@@ -1,0 +1,31 @@
+//! The AMI gateway: a manager interface in front of Asterisk's own that refuses calls on held trunks, and changes nothing
+//! else.
+//!
+//! A dialer that points at it instead of at Asterisk is protected at once, without a word of its code changed. So it must
+//! be as transparent as a wire and as sure as a lock: whatever it lets through as "no call" must be none to Asterisk
+//! either, and whatever it holds back must be answered as Asterisk answers an error.
+//!
+//! | file | answers |
+//! |---|---|
+//! | [`settings`] | who may connect, what they may do, how dial strings and limits are to be read |
+//! | [`admission`] | may this action pass? Pure: the action and the gate go in, a verdict comes out |
+//! | [`originate`] | which ways out an `Originate` takes |
+//! | [`closed`] | which other actions dial, and are closed |
+//! | [`limits`] | how many calls, and how many a second, a trunk takes |
+//! | [`refusals`] | how many calls were refused on which trunk |
+//!
+//! Each client has a session of its own at Asterisk (docs/adr/0006): masks, filters, lists and the order of everything are
+//! then Asterisk's own work, and no client can be slowed by another. What is originated over ARI does not pass here.
+
+pub mod admission;
+pub mod limits;
+pub mod refusals;
+pub mod settings;
+
+pub use admission::{Refusal, Verdict, admit};
+pub use limits::{Limiter, NoRoom, Ticket};
+pub use refusals::Refusals;
+pub use settings::{
+    AddressRange, DialRule, GatewaySettings, GatewayUser, Limits, LocalPolicy, Over, Ramp, TlsListen, TrunkLimits,
+    Unguarded,
+};
