@@ -57,3 +57,11 @@ pub fn admit(request: &Request, rules: &Rules<'_>, gate: &Gate) -> Verdict {
     let _ = (request, rules, gate);
     Verdict::Pass
 }
+
+impl Refusal {
+    /// x
+    pub fn counted(&self) -> Option<&TrunkId> {
+        let Self::Held { trunk, .. } = self;
+        Some(trunk)
+    }
+}

@@ -12,19 +12,34 @@
 //! | [`originate`] | which ways out an `Originate` takes |
 //! | [`closed`] | which other actions dial, and are closed |
 //! | [`limits`] | how many calls, and how many a second, a trunk takes |
-//! | [`refusals`] | how many calls were refused on which trunk |
+//! | [`rights`] | what a user may run |
+//! | [`server`] | the listeners, and what all clients share |
+//! | `session`, `connection` | one client: what it is answered and what goes on; its sockets |
+//! | `control` | the gateway's own session, which asks what actions there are |
+//! | [`figures`], [`refusals`] | how many calls were refused on which trunk |
 //!
 //! Each client has a session of its own at Asterisk (docs/adr/0006): masks, filters, lists and the order of everything are
 //! then Asterisk's own work, and no client can be slowed by another. What is originated over ARI does not pass here.
 
 pub mod admission;
+mod answer;
+mod connection;
+mod control;
+pub mod figures;
 pub mod limits;
 pub mod refusals;
+pub mod rights;
+pub mod server;
+mod session;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use admission::{Refusal, Verdict, admit};
+pub use figures::Figures;
 pub use limits::{Limiter, NoRoom, Ticket};
 pub use refusals::Refusals;
+pub use server::{Gateway, GatewayError, Parts};
 pub use settings::{
     AddressRange, DialRule, GatewaySettings, GatewayUser, Limits, LocalPolicy, Over, Ramp, TlsListen, TrunkLimits,
     Unguarded,

@@ -7,6 +7,7 @@ mod cli_diagnose;
 mod config;
 mod dependencies;
 mod diagnosis;
+mod gateway;
 mod lab;
 mod robust;
 mod store_contract;

@@ -11,7 +11,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classes(u32);
 
-const NAMES: [&str; 18] = [
+const NAMES: [&str; 19] = [
     "system",
     "call",
     "log",
@@ -30,6 +30,7 @@ const NAMES: [&str; 18] = [
     "aoc",
     "test",
     "security",
+    "message",
 ];
 
 impl Classes {
@@ -84,6 +85,54 @@ impl Classes {
         self.0 & other.0 != 0
     }
 
+    /// Reads an event mask as `Events` and `Login` take it; `None` where there is none: the mask stays then.
+    ///
+    /// Source: `main/manager.c` (`strings_to_mask`): digits are the bits themselves, `on` and `off` in their many forms are
+    /// all and none, else class names.
+    #[must_use]
+    pub fn of_mask(text: &str) -> Option<Self> {
+        const ON: [&str; 6] = ["yes", "true", "y", "t", "1", "on"];
+        const OFF: [&str; 6] = ["no", "false", "n", "f", "0", "off"];
+        let is = |words: [&str; 6]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+        if text.is_empty() {
+            return None;
+        }
+        if text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Self::of_bits(text.parse().unwrap_or(u32::MAX)));
+        }
+        Some(if is(OFF) {
+            Self::NONE
+        } else if is(ON) {
+            Self::ALL
+        } else {
+            Self::read(text)
+        })
+    }
+
+    /// From Asterisk's own bits (`include/asterisk/manager.h`, `EVENT_FLAG_…`).
+    fn of_bits(bits: u32) -> Self {
+        let set = (0..14).filter(|bit| bits & (1 << bit) != 0).fold(Self::NONE, |set, bit| set.and(Self(1 << bit)));
+        let later = [(15, "cc"), (16, "aoc"), (17, "test"), (18, "security"), (30, "message")];
+        later.iter().filter(|(bit, _)| bits & (1 << bit) != 0).fold(set, |set, (_, name)| set.and(Self::read(name)))
+    }
+
+    /// As an event mask: `on`, `off`, or the classes' names.
+    #[must_use]
+    pub fn to_mask(self) -> String {
+        if self == Self::ALL {
+            return "on".to_owned();
+        }
+        let names: Vec<&str> =
+            NAMES.iter().enumerate().filter(|(place, _)| self.0 & (1 << place) != 0).map(|(_, name)| *name).collect();
+        if names.is_empty() { "off".to_owned() } else { names.join(",") }
+    }
+
+    /// What is in this set and not in `other`.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Reads `system,call`, `all`, as in manager.conf and in `EventMask`; words it does not know count for nothing.
     #[must_use]
     pub fn read(text: &str) -> Self {
@@ -111,5 +160,34 @@ impl fmt::Display for Classes {
 impl fmt::Debug for Classes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Classes({self})")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mask_is_read_as_asterisk_reads_it_and_written_so_that_it_reads_the_same() {
+        let call_and_system = Classes::SYSTEM.and(Classes::CALL);
+        for (text, expected) in [
+            ("on", Some(Classes::ALL)),
+            ("TRUE", Some(Classes::ALL)),
+            ("off", Some(Classes::NONE)),
+            ("", None),
+            ("0", Some(Classes::NONE)),
+            ("1", Some(Classes::SYSTEM)), // digits are bits before they are words
+            ("3", Some(call_and_system)),
+            ("262144", Some(Classes::SECURITY)),
+            ("call, SYSTEM", Some(call_and_system)),
+            ("call,nonsense", Some(Classes::CALL)),
+            ("all", Some(Classes::ALL)),
+        ] {
+            assert_eq!(Classes::of_mask(text), expected, "{text}");
+        }
+        for set in [Classes::ALL, Classes::NONE, call_and_system, Classes::read("message,cc")] {
+            assert_eq!(Classes::of_mask(&set.to_mask()), Some(set));
+        }
+        assert_eq!(call_and_system.to_mask(), "system,call", "and no `all`, which would be everything");
     }
 }

@@ -201,6 +201,12 @@ impl Decoder {
         &mut self.buffer
     }
 
+    /// The bytes that are not yet part of a frame handed out.
+    #[must_use]
+    pub fn into_rest(self) -> BytesMut {
+        self.buffer
+    }
+
     /// Bytes held that are not yet part of a frame handed out.
     #[must_use]
     pub fn pending_bytes(&self) -> usize {

@@ -7,6 +7,7 @@
 //! | [`action`] | how a request is written so that nothing can be smuggled into it |
 //! | [`event`] | what the events and lists we read mean |
 //! | [`registrations_cli`] | what `pjsip show registrations` says beyond the event list: the next attempt |
+//! | [`frames`] | where a message ends, for whoever hands it on byte for byte |
 //! | [`request`] | what Asterisk reads in what a client sends |
 //! | [`classes`] | which privilege classes there are |
 //! | [`client`] | sessions and links: login, keepalive, correlation, reconnect. The sockets are here |
@@ -18,6 +19,7 @@ pub mod classes;
 pub mod client;
 pub mod codec;
 pub mod event;
+pub mod frames;
 pub mod message;
 pub mod registrations_cli;
 pub mod request;

@@ -536,14 +536,16 @@ async fn identify(actions: &Requests, within: Duration) -> (Identity, bool) {
 
 /// The waits of one run of failures.
 #[derive(Debug)]
-pub(super) struct Delays {
+pub struct Delays {
     ordinary: ExponentialBackoff,
     refused: ExponentialBackoff,
     limits: Backoff,
 }
 
 impl Delays {
-    pub(super) fn new(limits: Backoff) -> Self {
+    /// A run that begins.
+    #[must_use]
+    pub fn new(limits: Backoff) -> Self {
         let doubling = |first, max| {
             ExponentialBuilder::new()
                 .with_factor(2.0)
@@ -559,8 +561,8 @@ impl Delays {
         }
     }
 
-    /// Jitter spreads an ordinary wait by a quarter either way; it never shortens the wait after a refusal.
-    pub(super) fn next(&mut self, refused: bool) -> Duration {
+    /// The next wait. Jitter spreads an ordinary one by a quarter either way; it never shortens the wait after a refusal.
+    pub fn next(&mut self, refused: bool) -> Duration {
         let (delay, least) = if refused {
             (self.refused.next().unwrap_or(self.limits.refused_max), 1.0)
         } else {

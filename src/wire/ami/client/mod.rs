@@ -26,8 +26,8 @@ use secrecy::SecretString;
 use super::codec::DecodeLimits;
 
 pub use inbox::{LinkEvent, LinkEvents};
-pub use link::{AmiLink, FilterState, Identity, LinkHandle, LinkPhase, MissingRight};
-pub use session::{CallError, NotSent, OutcomeUnknown, Refusal, Reply, SessionError};
+pub use link::{AmiLink, Delays, FilterState, Identity, LinkHandle, LinkPhase, MissingRight};
+pub use session::{CallError, Line, NotSent, OutcomeUnknown, Refusal, Reply, SessionError, log_in, md5_key};
 pub use transport::{BoxedIo, ConnectError, Connection, Security, TcpTransport, Transport, TransportError};
 
 /// How to reach and watch one PBX.

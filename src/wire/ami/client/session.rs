@@ -8,7 +8,7 @@
 //! costs nothing and makes that all others are certainly not sent when the connection breaks.
 
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicU8, AtomicU64, Ordering},
@@ -284,6 +284,7 @@ pub(super) struct LoggedIn {
     secret: SecretString,
     pub(super) banner: Banner,
     pub(super) peer: String,
+    security: Security,
 }
 
 /// Makes ids that no other session, process or client uses: events carry the ids of everybody's actions.
@@ -303,11 +304,51 @@ impl Ids {
     }
 }
 
+/// A connection that is logged in, as bytes: for whoever hands them on.
+pub struct Line {
+    /// The stream.
+    pub io: BoxedIo,
+    /// What was read beyond the login.
+    pub read: BytesMut,
+    /// Asterisk's greeting.
+    pub banner: Banner,
+    /// Whether it is encrypted: then Asterisk wants to be written to in small pieces.
+    pub security: Security,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").field("banner", &self.banner).field("security", &self.security).finish_non_exhaustive()
+    }
+}
+
+/// Connects, and logs in with an event mask (`on`, `off`, or classes).
+///
+/// # Errors
+/// [`SessionError`] with the step that failed.
+pub async fn log_in(transport: &dyn Transport, settings: &AmiSettings, mask: &str) -> Result<Line, SessionError> {
+    let LoggedIn { io, decoder, banner, security, .. } = open_with(transport, settings, mask, "gateway").await?;
+    Ok(Line { io, read: decoder.into_rest(), banner, security })
+}
+
 /// Connects and logs in.
 pub(super) async fn open(
     transport: &dyn Transport,
     settings: &AmiSettings,
     role: Role,
+) -> Result<LoggedIn, SessionError> {
+    let mask = match role {
+        Role::Events => settings.event_mask(),
+        Role::Actions => "off".to_owned(),
+    };
+    open_with(transport, settings, &mask, role.as_str()).await
+}
+
+async fn open_with(
+    transport: &dyn Transport,
+    settings: &AmiSettings,
+    mask: &str,
+    role: &'static str,
 ) -> Result<LoggedIn, SessionError> {
     let step = settings.timeouts.connect;
     let connection = timeout(step, transport.connect())
@@ -323,10 +364,6 @@ pub(super) async fn open(
         Frame::Banner(banner) => banner,
         Frame::Message(_) => return Err(SessionError::Protocol { what: "a banner" }),
     };
-    let mask = match role {
-        Role::Events => settings.event_mask(),
-        Role::Actions => "off".to_owned(),
-    };
     let challenge = login.ask(&Action::challenge(), "challenge").await?;
     let (action, key) = if challenge.is_error() {
         let message = refusal_text(&without_ours(&challenge, &[&settings.secret]));
@@ -341,11 +378,11 @@ pub(super) async fn open(
         if !allowed {
             return Err(Refusal::PlainForbidden { message }.into());
         }
-        (login_action(&settings.username, &mask, "Secret", &settings.secret, None), None)
+        (login_action(&settings.username, mask, "Secret", &settings.secret, None), None)
     } else {
         let challenge = challenge.get_filled("Challenge").ok_or(SessionError::Protocol { what: "a challenge" })?;
         let key = md5_key(&challenge, &settings.secret);
-        (login_action(&settings.username, &mask, "Key", &key, Some("MD5")), Some(key))
+        (login_action(&settings.username, mask, "Key", &key, Some("MD5")), Some(key))
     };
     let response = login.ask(&action.map_err(SessionError::Login)?, "answer to the login").await?;
     if response.is_error() {
@@ -359,7 +396,7 @@ pub(super) async fn open(
             Refusal::Credentials { message }.into()
         });
     }
-    debug!(role = role.as_str(), peer.addr = %connection.peer, "logged in");
+    debug!(role, peer.addr = %connection.peer, "logged in");
     Ok(LoggedIn {
         io: login.io,
         decoder: login.decoder,
@@ -368,6 +405,7 @@ pub(super) async fn open(
         secret: settings.secret.clone(),
         banner,
         peer: connection.peer,
+        security: connection.security,
     })
 }
 

@@ -1,0 +1,768 @@
+//! One client, without its sockets: what it asks, what it is answered, what goes on to Asterisk.
+//!
+//! Everything here is a function of bytes and time; [`connection`](super::connection) moves the bytes. Towards Asterisk the
+//! client's actions go on in their order, each one written anew from what was read of it. From Asterisk everything comes
+//! back as it is, but for the three answers that speak of rights (`Events`, `ListCommands`, and the replies to what we
+//! asked ourselves).
+//!
+//! **An `Originate` is never left waiting inside Asterisk.** A session there does one action after the other, so behind a slow
+//! one it might be run half a minute after it was judged. It goes on only when nothing before it is unanswered, and is
+//! judged again then.
+//!
+//! What we answer ourselves is said at once if it bears an `ActionID`; without one a client can only count answers, so then it
+//! waits for its turn.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use secrecy::{ExposeSecret as _, SecretString};
+use subtle::ConstantTimeEq as _;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use super::{
+    admission::{Refusal, Rules, Verdict, admit},
+    answer::{self, header, id_of},
+    limits::Ticket,
+    rights::Permit,
+    server::Shared,
+    settings::{AddressRange, GatewaySettings, GatewayUser, LONGEST_WAIT},
+};
+use crate::{
+    ids::TrunkId,
+    wire::ami::{
+        Classes,
+        client::md5_key,
+        request::{Incoming, Request},
+    },
+};
+
+/// How long an action that is no call waits for Asterisk to be there: a reconnect takes milliseconds.
+const SHORT_WAIT: Duration = Duration::from_secs(2);
+/// How often calls that wait are judged again, whatever wakes them besides.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Actions that may wait or be unanswered before no more are read.
+const UNANSWERED: usize = 1000;
+/// An action unanswered for so long is taken for one that never is (`core stop gracefully` is one); calls go on then.
+const NEVER_ANSWERED: Duration = Duration::from_secs(60);
+/// How long a `Logoff` waits for what was asked before it.
+const LAST_ANSWERS: Duration = Duration::from_secs(5);
+/// Asterisk waits as long before it says so (`main/manager.c`, `session_do`).
+pub(super) const LOGIN_PENALTY: Duration = Duration::from_secs(1);
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    peer: std::net::IpAddr,
+    user: Option<User>,
+    challenge: Option<String>,
+    /// What goes to the client.
+    pub(super) out: BytesMut,
+    /// What goes to Asterisk.
+    pub(super) up_out: Vec<u8>,
+    upstream: Upstream,
+    /// Actions that wait to go on, in their order.
+    queue: VecDeque<Waiting>,
+    /// Calls that wait for room on their trunk.
+    parked: Vec<Waiting>,
+    /// What is to be answered, in its order.
+    pending: VecDeque<Pending>,
+    /// The event mask the client asked for.
+    mask: Classes,
+    /// The filters Asterisk took: a new session there is given them again.
+    filters: Vec<Request>,
+    /// The list that is being sent.
+    list: Option<List>,
+    /// `FullyBooted`, until the filters are in place.
+    booted: Vec<u8>,
+    ending: Ending,
+}
+
+/// Who logged in, and with which secret: a configuration read anew may have removed either.
+#[derive(Debug)]
+struct User {
+    name: String,
+    secret: SecretString,
+}
+
+/// How it stands with Asterisk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Upstream {
+    /// There is no session yet, and none has failed.
+    Coming,
+    /// There is one.
+    Up,
+    /// There is none.
+    Away {
+        /// Why, for the client.
+        why: String,
+    },
+}
+
+/// How the session ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// It does not.
+    GoOn,
+    /// When all was written.
+    AfterOut,
+    /// Nothing more is read; when all was written, a second later.
+    Penalty,
+}
+
+/// An action that goes on later.
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    arrived: Instant,
+    what: What,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum What {
+    /// Not judged yet: what Asterisk's actions need is not known yet.
+    Unjudged,
+    /// It passes.
+    Action,
+    /// A call that may be made now.
+    Call,
+    /// It was answered by us; the answer has no id, and so must come in its turn.
+    Said(Vec<u8>),
+    /// `Logoff`.
+    Logoff,
+}
+
+/// What is to be answered.
+#[derive(Debug)]
+struct Pending {
+    id: Option<Vec<u8>>,
+    action: String,
+    since: Instant,
+    then: Then,
+}
+
+/// What its answer is good for.
+#[derive(Debug)]
+enum Then {
+    /// It is handed on.
+    HandOn,
+    /// It answers something of ours.
+    Swallow,
+    /// Our own answer, whose turn has not come.
+    Say(Vec<u8>),
+    /// `Events`: the mask that is asked for, as it was asked for.
+    Mask(Classes),
+    /// `Filter`.
+    Filter(Request),
+    /// `ListCommands`: lines of actions the user may not run are left out.
+    Commands,
+    /// A call.
+    Call(Ticket),
+}
+
+/// An event list that began.
+#[derive(Debug)]
+struct List {
+    id: Option<Vec<u8>>,
+    action: String,
+}
+
+impl Session {
+    pub(super) fn new(shared: Arc<Shared>, peer: std::net::IpAddr) -> Self {
+        let mut out = BytesMut::with_capacity(1024);
+        out.extend_from_slice(shared.banner().as_bytes());
+        out.extend_from_slice(b"\r\n");
+        Self {
+            shared,
+            peer,
+            user: None,
+            challenge: None,
+            out,
+            up_out: Vec::new(),
+            upstream: Upstream::Coming,
+            queue: VecDeque::new(),
+            parked: Vec::new(),
+            pending: VecDeque::new(),
+            mask: Classes::ALL,
+            filters: Vec::new(),
+            list: None,
+            booted: Vec::new(),
+            ending: Ending::GoOn,
+        }
+    }
+
+    /// Whether somebody is logged in.
+    pub(super) const fn is_logged_in(&self) -> bool {
+        self.user.is_some()
+    }
+
+    /// The user's name.
+    pub(super) fn user_name(&self) -> &str {
+        self.user.as_ref().map_or("", |user| &user.name)
+    }
+
+    pub(super) const fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    pub(super) const fn upstream(&self) -> &Upstream {
+        &self.upstream
+    }
+
+    /// Whether more may be read of the client.
+    pub(super) fn takes_more(&self) -> bool {
+        self.ending == Ending::GoOn && self.queue.len() + self.parked.len() + self.pending.len() < UNANSWERED
+    }
+
+    /// Whether calls wait for room.
+    pub(super) fn waits_for_room(&self) -> bool {
+        !self.parked.is_empty()
+    }
+
+    // --- from the client -------------------------------------------------------------------------------------------
+
+    /// Takes a message of the client.
+    pub(super) fn take(&mut self, incoming: Incoming, now: Instant) {
+        if self.ending != Ending::GoOn {
+            return;
+        }
+        match incoming {
+            Incoming::LineTooLong(request) => self.refuse(&request, "Failed to parse message: line too long"),
+            Incoming::TooManyLines(request) => {
+                self.refuse(&request, "Too many lines in message or allocation failure");
+            }
+            Incoming::Message(request) => self.act(request, now),
+        }
+    }
+
+    fn act(&mut self, request: Request, now: Instant) {
+        let action = request.action();
+        let is = |name: &str| action.eq_ignore_ascii_case(name);
+        if action.is_empty() {
+            return self.refuse(&request, "Missing action in request");
+        }
+        if is("Challenge") {
+            return self.challenge(&request);
+        }
+        if is("Logoff") {
+            return self.queue.push_back(Waiting { request, arrived: now, what: What::Logoff });
+        }
+        let Some(user) = &self.user else {
+            if is("Login") {
+                return self.log_in(&request);
+            }
+            return self.refuse(&request, "Permission denied");
+        };
+        if is("Login") {
+            return self.say(&request, "Success", &[("Message", "Already authenticated")]);
+        }
+        let settings = self.shared.settings();
+        // A user that was removed is cut off by the connection; until then nothing is theirs any more.
+        let Some(user) = settings.users.iter().find(|known| known.name == user.name) else {
+            return self.refuse(&request, "Permission denied");
+        };
+        match self.judge(&request, user, &settings) {
+            Judged::Answered => {}
+            Judged::Goes(what) => self.queue.push_back(Waiting { request, arrived: now, what }),
+        }
+    }
+
+    /// Judges an action; what is refused is answered.
+    fn judge(&mut self, request: &Request, user: &GatewayUser, settings: &GatewaySettings) -> Judged {
+        let catalogue = self.shared.catalogue();
+        let action = request.action();
+        match catalogue.permits(user, &action) {
+            Permit::Granted => {}
+            Permit::NotYet => return Judged::Goes(What::Unjudged),
+            Permit::Denied => {
+                self.refuse(request, "Permission denied");
+                return Judged::Answered;
+            }
+            Permit::Unknown => {
+                self.shared.ask_catalogue_again();
+                let text =
+                    format!("Invalid/unknown command: {action}. Use Action: ListCommands to show available commands.");
+                self.refuse(request, &text);
+                return Judged::Answered;
+            }
+        }
+        match admit(request, &rules(settings, user, &catalogue.aliases), &self.shared.gate) {
+            Verdict::Pass => Judged::Goes(What::Action),
+            Verdict::Dial(_) => Judged::Goes(What::Call),
+            Verdict::Refuse(refusal) => {
+                self.hold_back(request, &refusal);
+                Judged::Answered
+            }
+        }
+    }
+
+    /// A call, or another way to dial, is refused.
+    fn hold_back(&mut self, request: &Request, refusal: &Refusal) {
+        if let Some(trunk) = refusal.counted() {
+            self.shared.refusals.count(trunk);
+            self.shared.figures.refused(trunk);
+        }
+        debug!(user.id = self.user_name(), action.id = %request.header("ActionID"), reason = %refusal, "refused");
+        self.refuse(request, &format!("trunkwarden: {refusal}"));
+    }
+
+    fn refuse(&mut self, request: &Request, message: &str) {
+        self.say(request, "Error", &[("Message", message)]);
+    }
+
+    /// Answers by ourselves: at once if the answer can be told by its id, else in its turn.
+    fn say(&mut self, request: &Request, word: &str, headers: &[(&str, &str)]) {
+        let id = id_of(request);
+        if id.is_some() || (self.pending.is_empty() && self.queue.is_empty()) {
+            answer::response(&mut self.out, word, id, headers);
+        } else {
+            let mut text = Vec::new();
+            answer::response(&mut text, word, None, headers);
+            let (request, arrived) = (Request::default(), Instant::now());
+            self.queue.push_back(Waiting { request, arrived, what: What::Said(text) });
+        }
+    }
+
+    // --- logging in ------------------------------------------------------------------------------------------------
+
+    fn challenge(&mut self, request: &Request) {
+        if !request.header("AuthType").eq_ignore_ascii_case("MD5") {
+            return self.refuse(request, "Must specify AuthType");
+        }
+        let number = self.challenge.get_or_insert_with(|| rand::random_range(0..1_000_000_000_u32).to_string()).clone();
+        self.say(request, "Success", &[("Challenge", &number)]);
+    }
+
+    fn log_in(&mut self, request: &Request) {
+        let settings = self.shared.settings();
+        let name = request.header("Username");
+        let known = settings.users.iter().find(|user| user.name == name);
+        let Some(user) = known.filter(|user| self.is_proven(request, user)) else {
+            warn!(user.id = %name.escape_debug(), "login refused");
+            self.refuse(request, "Authentication failed");
+            self.ending = Ending::Penalty;
+            return;
+        };
+        if let Some(mask) = Classes::of_mask(&request.header("Events")) {
+            self.mask = mask;
+        }
+        self.user = Some(User { name: user.name.clone(), secret: user.secret.clone() });
+        self.say(request, "Success", &[("Message", "Authentication accepted")]);
+    }
+
+    fn is_proven(&self, request: &Request, user: &GatewayUser) -> bool {
+        let same = |one: &[u8], other: &SecretString| bool::from(one.ct_eq(other.expose_secret().as_bytes()));
+        let given = |name: &'static str| request.values(name).next().unwrap_or_default();
+        AddressRange::allows(&user.allow, self.peer)
+            && if request.header("AuthType").eq_ignore_ascii_case("MD5") {
+                (self.challenge.as_ref()).is_some_and(|number| same(given("Key"), &md5_key(number, &user.secret)))
+            } else {
+                same(given("Secret"), &user.secret)
+            }
+    }
+
+    /// Whether the configuration still has the user, with the secret they came with.
+    pub(super) fn is_still_welcome(&self) -> bool {
+        let settings = self.shared.settings();
+        self.user.as_ref().is_none_or(|user| {
+            settings.users.iter().any(|known| {
+                known.name == user.name
+                    && known.secret.expose_secret() == user.secret.expose_secret()
+                    && AddressRange::allows(&known.allow, self.peer)
+            })
+        })
+    }
+
+    /// The events the user may read.
+    fn reads(&self) -> Classes {
+        let settings = self.shared.settings();
+        let known = settings.users.iter().find(|known| known.name == self.user_name());
+        known.map_or(Classes::NONE, |user| user.read)
+    }
+
+    // --- the session at Asterisk -----------------------------------------------------------------------------------
+
+    /// The mask to log in with.
+    pub(super) fn login_mask(&self) -> String {
+        self.mask.both(self.reads()).to_mask()
+    }
+
+    /// There is a session at Asterisk.
+    pub(super) fn connected(&mut self, now: Instant) {
+        self.upstream = Upstream::Up;
+        self.up_out.clear();
+        // Before our own answers that wait for their turn.
+        for (place, request) in self.filters.iter().enumerate() {
+            request.write(&mut self.up_out);
+            let (id, action) = (id_of(request).map(<[u8]>::to_vec), request.action().into_owned());
+            self.pending.insert(place, Pending { id, action, since: now, then: Then::Swallow });
+        }
+    }
+
+    /// There is none any more, or none could be had.
+    pub(super) fn away(&mut self, why: &str) {
+        let lost = self.upstream == Upstream::Up;
+        self.upstream = Upstream::Away { why: why.to_owned() };
+        self.up_out.clear();
+        if lost && let Some(list) = self.list.take() {
+            // The client waits for the end of its list.
+            let mut text = format!("Event: {}Complete\r\n", list.action).into_bytes();
+            if let Some(id) = &list.id {
+                text.extend_from_slice(b"ActionID: ");
+                text.extend_from_slice(id);
+                text.extend_from_slice(b"\r\n");
+            }
+            text.extend_from_slice(b"EventList: Cancelled\r\nListItems: 0\r\n\r\n");
+            self.out.extend_from_slice(&text);
+        }
+        for pending in std::mem::take(&mut self.pending) {
+            let what = match pending.then {
+                Then::Swallow => continue,
+                Then::Say(text) => {
+                    self.out.extend_from_slice(&text);
+                    continue;
+                }
+                Then::Call(_) => "whether the call was started is not known",
+                Then::HandOn | Then::Mask(_) | Then::Filter(_) | Then::Commands => "whether it was done is not known",
+            };
+            let text = format!("trunkwarden: Asterisk is away ({why}); {what}");
+            answer::error(&mut self.out, pending.id.as_deref(), &text);
+        }
+    }
+
+    /// Takes a message of Asterisk.
+    pub(super) fn hand_on(&mut self, message: &[u8]) {
+        let text = message.trim_ascii_start();
+        if text.first() == Some(&b'R') && text.starts_with(b"Response:") {
+            self.answered(message, text);
+        } else if self.is_restoring() {
+            // Events begin with FullyBooted, once the client's filters are all in place; that itself no filter stops, as
+            // with whoever logs in.
+            if text.starts_with(b"Event: FullyBooted") {
+                self.booted = message.to_vec();
+            }
+        } else {
+            if self.list.is_some()
+                && header(text, "EventList").is_some_and(|word| word.eq_ignore_ascii_case(b"Complete"))
+            {
+                self.list = None;
+            }
+            self.out.extend_from_slice(message);
+        }
+    }
+
+    fn answered(&mut self, message: &[u8], text: &[u8]) {
+        let id = header(text, "ActionID");
+        // Asterisk answers in the order it was asked, so whatever stands before this was never answered. What has no id is
+        // the first without one.
+        let place = self.pending.iter().position(|one| !matches!(one.then, Then::Say(_)) && one.id.as_deref() == id);
+        let Some(place) = place else {
+            self.out.extend_from_slice(message);
+            return;
+        };
+        let mut settled: Vec<Pending> = self.pending.drain(..=place).collect();
+        let Some(pending) = settled.pop() else { return };
+        for early in settled {
+            if let Then::Say(words) = early.then {
+                self.out.extend_from_slice(&words);
+            }
+        }
+        let well = text.starts_with(b"Response: Success");
+        if well && header(text, "EventList").is_some_and(|word| word.eq_ignore_ascii_case(b"start")) {
+            self.list = Some(List { id: pending.id.clone(), action: pending.action.clone() });
+        }
+        match pending.then {
+            Then::Swallow | Then::Say(_) => {}
+            Then::HandOn => self.out.extend_from_slice(message),
+            Then::Filter(request) => {
+                if well {
+                    self.filters.push(request);
+                }
+                self.out.extend_from_slice(message);
+            }
+            Then::Mask(mask) => {
+                if well {
+                    self.mask = mask;
+                }
+                // What is left of the mask may be nothing, which is not what was asked for.
+                match memchr::memmem::find(message, b"Events: Off") {
+                    Some(at) if well && mask != Classes::NONE => {
+                        self.out.extend_from_slice(&message[..at]);
+                        self.out.extend_from_slice(b"Events: On");
+                        self.out.extend_from_slice(&message[at + b"Events: Off".len()..]);
+                    }
+                    Some(_) | None => self.out.extend_from_slice(message),
+                }
+            }
+            Then::Commands => self.list_commands(message),
+            Then::Call(ticket) => {
+                if text.starts_with(b"Response: Error") {
+                    ticket.failed();
+                }
+                self.out.extend_from_slice(message);
+            }
+        }
+        if !self.booted.is_empty() && !self.is_restoring() {
+            self.out.extend_from_slice(&std::mem::take(&mut self.booted));
+        }
+        while let Some(Pending { then: Then::Say(_), .. }) = self.pending.front() {
+            if let Some(Pending { then: Then::Say(words), .. }) = self.pending.pop_front() {
+                self.out.extend_from_slice(&words);
+            }
+        }
+    }
+
+    /// Whether filters of the session before are being set.
+    fn is_restoring(&self) -> bool {
+        matches!(self.pending.front(), Some(Pending { then: Then::Swallow, .. }))
+    }
+
+    /// The list of actions without those the user may not run.
+    fn list_commands(&mut self, message: &[u8]) {
+        let settings = self.shared.settings();
+        let catalogue = self.shared.catalogue();
+        let Some(user) = settings.users.iter().find(|known| known.name == self.user_name()) else { return };
+        for line in message.split_inclusive(|&byte| byte == b'\n') {
+            let listed = line.windows(7).any(|part| part == b"(Priv: ");
+            let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+            let denied = || catalogue.permits(user, &String::from_utf8_lossy(name)) == Permit::Denied;
+            if !(listed && denied()) {
+                self.out.extend_from_slice(line);
+            }
+        }
+    }
+
+    // --- onwards ---------------------------------------------------------------------------------------------------
+
+    /// Moves on what can be moved on, and says when to be asked again at the latest.
+    pub(super) fn pump(&mut self, now: Instant) -> Option<Instant> {
+        if !self.parked.is_empty() {
+            self.pump_parked(now);
+        }
+        while let Some(front) = self.queue.front() {
+            match (&self.upstream, &front.what) {
+                (_, What::Said(_)) => self.say_in_turn(),
+                (_, What::Logoff) => {
+                    if !self.pending.is_empty() && now < front.arrived + LAST_ANSWERS {
+                        break;
+                    }
+                    let id = id_of(&front.request);
+                    let farewell = [("Message", "Thanks for all the fish.")];
+                    answer::response(&mut self.out, "Goodbye", id, &farewell);
+                    self.queue.clear();
+                    self.ending = Ending::AfterOut;
+                    return None;
+                }
+                (Upstream::Up, What::Unjudged) if self.shared.catalogue().is_empty() => {
+                    if !self.expire(now) {
+                        break;
+                    }
+                }
+                (Upstream::Up, What::Unjudged) => self.judge_front(),
+                (Upstream::Up, What::Action) => {
+                    if let Some(waiting) = self.queue.pop_front() {
+                        self.send(waiting.request, None, now);
+                    }
+                }
+                (Upstream::Up, What::Call) => {
+                    // Behind an unanswered action it might be run much later than it is judged.
+                    if self.is_waited_for(now) {
+                        break;
+                    }
+                    if let Some(waiting) = self.queue.pop_front()
+                        && let Some(waiting) = self.place(waiting, now)
+                    {
+                        self.parked.push(waiting);
+                    }
+                }
+                (Upstream::Coming | Upstream::Away { .. }, What::Unjudged | What::Action | What::Call) => {
+                    if matches!(self.upstream, Upstream::Away { .. }) {
+                        self.refuse_calls();
+                    }
+                    if !self.queue.is_empty() && !self.expire(now) {
+                        break;
+                    }
+                }
+            }
+        }
+        let soon = |waiting: &Waiting| match waiting.what {
+            What::Said(_) | What::Call => now + LOOK_AGAIN,
+            What::Unjudged => (now + LOOK_AGAIN).min(waiting.arrived + SHORT_WAIT),
+            What::Action => waiting.arrived + SHORT_WAIT,
+            What::Logoff => waiting.arrived + LAST_ANSWERS,
+        };
+        self.queue.iter().map(soon).chain(self.parked.iter().map(soon)).min()
+    }
+
+    /// Our own answer, behind those that Asterisk owes.
+    fn say_in_turn(&mut self) {
+        let Some(Waiting { what: What::Said(text), arrived: since, .. }) = self.queue.pop_front() else { return };
+        if self.pending.is_empty() {
+            self.out.extend_from_slice(&text);
+        } else {
+            self.pending.push_back(Pending { id: None, action: String::new(), since, then: Then::Say(text) });
+        }
+    }
+
+    /// Whether Asterisk owes the client an answer.
+    fn is_waited_for(&self, now: Instant) -> bool {
+        let awaited = |one: &Pending| !matches!(one.then, Then::Say(_)) && now < one.since + NEVER_ANSWERED;
+        self.pending.iter().any(awaited)
+    }
+
+    fn judge_front(&mut self) {
+        let settings = self.shared.settings();
+        let Some(mut waiting) = self.queue.pop_front() else { return };
+        let Some(user) = settings.users.iter().find(|known| known.name == self.user_name()) else {
+            return self.refuse(&waiting.request, "Permission denied");
+        };
+        match self.judge(&waiting.request, user, &settings) {
+            Judged::Answered => {}
+            Judged::Goes(what) => {
+                waiting.what = what;
+                self.queue.push_front(waiting);
+            }
+        }
+    }
+
+    /// Sends a call on if it may be made now; gives it back if it may wait for room.
+    fn place(&mut self, waiting: Waiting, now: Instant) -> Option<Waiting> {
+        let settings = self.shared.settings();
+        let catalogue = self.shared.catalogue();
+        let Some(user) = settings.users.iter().find(|known| known.name == self.user_name()) else {
+            self.refuse(&waiting.request, "Permission denied");
+            return None;
+        };
+        let gate = &self.shared.gate;
+        let trunks: Vec<TrunkId> = match admit(&waiting.request, &rules(&settings, user, &catalogue.aliases), gate) {
+            Verdict::Pass => Vec::new(),
+            Verdict::Dial(trunks) => trunks,
+            Verdict::Refuse(refusal) => {
+                self.hold_back(&waiting.request, &refusal);
+                return None;
+            }
+        };
+        let released = |trunk: &TrunkId| gate.state(trunk).and_then(|state| state.released);
+        match self.shared.limiter.take(&trunks, released, self.shared.clock.now()) {
+            Ok(ticket) => {
+                for trunk in &trunks {
+                    self.shared.figures.passed(trunk);
+                }
+                self.send(waiting.request, Some(ticket), now);
+                None
+            }
+            Err(full) => {
+                let patience = full.patience.map(|patience| patience.min(LONGEST_WAIT));
+                if patience.is_some_and(|patience| now < waiting.arrived + patience) {
+                    return Some(waiting);
+                }
+                self.shared.figures.limited(&full.trunk);
+                self.refuse(&waiting.request, &format!("trunkwarden: {full}"));
+                None
+            }
+        }
+    }
+
+    /// Calls that wait for room: those that find some, or wait no longer, leave.
+    fn pump_parked(&mut self, now: Instant) {
+        if self.upstream != Upstream::Up {
+            return self.refuse_calls();
+        }
+        for waiting in std::mem::take(&mut self.parked) {
+            if self.is_waited_for(now) {
+                self.parked.push(waiting);
+            } else if let Some(waiting) = self.place(waiting, now) {
+                self.parked.push(waiting);
+            }
+        }
+    }
+
+    /// No call waits for Asterisk: whoever dials should know at once.
+    fn refuse_calls(&mut self) {
+        let Upstream::Away { why } = &self.upstream else { return };
+        let text = format!("trunkwarden: Asterisk is away ({why}); the call was not started");
+        let is_call = |waiting: &Waiting| {
+            waiting.what == What::Call
+                || (waiting.what == What::Unjudged && waiting.request.action().eq_ignore_ascii_case("Originate"))
+        };
+        let (calls, others): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.queue).into_iter().chain(std::mem::take(&mut self.parked)).partition(is_call);
+        self.queue = others.into();
+        for waiting in calls {
+            self.refuse(&waiting.request, &text);
+        }
+    }
+
+    /// Answers the first that waits, if it has waited long enough for Asterisk; says whether it did.
+    fn expire(&mut self, now: Instant) -> bool {
+        let Some(waiting) = self.queue.pop_front_if(|waiting| now >= waiting.arrived + SHORT_WAIT) else {
+            return false;
+        };
+        if waiting.request.action().eq_ignore_ascii_case("Ping") {
+            // The question is whether the connection lives, and this one does.
+            let time = self.shared.clock.now();
+            let stamp = format!("{}.{:06}", time.as_second(), time.subsec_microsecond());
+            self.say(&waiting.request, "Success", &[("Ping", "Pong"), ("Timestamp", &stamp)]);
+            return true;
+        }
+        let why = match &self.upstream {
+            Upstream::Away { why } => why.as_str(),
+            Upstream::Coming | Upstream::Up => "it has not answered yet",
+        };
+        let text = format!("trunkwarden: Asterisk is away ({why}); nothing was done");
+        self.refuse(&waiting.request, &text);
+        true
+    }
+
+    /// Sends an action on.
+    fn send(&mut self, request: Request, ticket: Option<Ticket>, now: Instant) {
+        let id = id_of(&request).map(<[u8]>::to_vec);
+        let action = request.action().into_owned();
+        let is = |name: &str| action.eq_ignore_ascii_case(name);
+        let then = if let Some(ticket) = ticket {
+            request.write(&mut self.up_out);
+            Then::Call(ticket)
+        } else if is("Events")
+            && let Some(mask) = Classes::of_mask(&request.header("EventMask"))
+        {
+            self.mask_on(&request, mask);
+            Then::Mask(mask)
+        } else {
+            request.write(&mut self.up_out);
+            if is("Filter") {
+                Then::Filter(request)
+            } else if is("ListCommands") {
+                Then::Commands
+            } else {
+                Then::HandOn
+            }
+        };
+        self.pending.push_back(Pending { id, action, since: now, then });
+    }
+
+    /// Asks for the events of `mask` that the user may read: Asterisk knows only what our own user may.
+    fn mask_on(&mut self, request: &Request, mask: Classes) {
+        let effective = mask.both(self.reads()).to_mask();
+        let mut anew = Request::default();
+        for line in request.lines() {
+            let is_mask = line.get(..10).is_some_and(|name| name.eq_ignore_ascii_case(b"EventMask:"));
+            if is_mask {
+                anew.push(format!("EventMask: {effective}").as_bytes());
+            } else {
+                anew.push(line);
+            }
+        }
+        anew.write(&mut self.up_out);
+    }
+}
+
+/// What becomes of an action that was judged.
+enum Judged {
+    Answered,
+    Goes(What),
+}
+
+fn rules<'a>(settings: &'a GatewaySettings, user: &'a GatewayUser, aliases: &'a [(String, String)]) -> Rules<'a> {
+    Rules { pbx: &settings.pbx, user, local: settings.local, dialplan: &settings.rules, aliases }
+}

@@ -1,0 +1,1 @@
+//! Calls: refused on a held trunk, let through on others.
