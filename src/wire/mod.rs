@@ -1,6 +1,7 @@
 //! 1. Bytes to protocol values and back. Pure, but for the files named `client.rs`.
 
 pub mod ami;
+pub mod dial;
 pub mod hep;
 pub mod history_cli;
 pub mod logger;
