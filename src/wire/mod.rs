@@ -2,6 +2,7 @@
 
 pub mod ami;
 pub mod dial;
+pub mod exten;
 pub mod hep;
 pub mod history_cli;
 pub mod logger;
