@@ -45,6 +45,8 @@ const HISTORY_MODULE: &str = "res_pjsip_history.so";
 pub enum Level {
     /// As it should be.
     Good,
+    /// Worth knowing, and nobody's fault.
+    Note,
     /// It works, with less to see.
     Warning,
     /// It does not work.
@@ -55,6 +57,7 @@ impl fmt::Display for Level {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Good => "ok",
+            Self::Note => "note",
             Self::Warning => "warning",
             Self::Problem => "PROBLEM",
         })
@@ -95,6 +98,7 @@ pub async fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Check> {
             }
         }
     }
+    checks.extend(super::check_gateway::inside(config).await);
     let seen = |trunk: &TrunkId| known.contains(trunk) || blind.contains(trunk.pbx_str());
     for campaign in &config.campaigns {
         for trunk in campaign.trunks.iter().filter(|trunk| !seen(trunk)) {
@@ -103,6 +107,21 @@ pub async fn check(config: &Config, clock: &Arc<dyn Clock>) -> Vec<Check> {
                 of: format!("campaign {}", campaign.key),
                 found: format!("{trunk} is not known on its PBX, so the campaign is held"),
                 fix: format!("correct campaign.trunks; known there: {}", near(trunk, &known)),
+            });
+        }
+    }
+    if let Some(gateway) = &config.gateway {
+        let limits = gateway.limits.trunks.keys().map(|trunk| ("gateway.limit", trunk));
+        let rules = gateway.rules.iter().flat_map(|rule| rule.trunks.iter().map(|trunk| ("gateway.rule", trunk)));
+        let users = gateway.users.iter().filter_map(|user| user.trunks.as_ref());
+        let users = users.flatten().map(|trunk| ("gateway.user", trunk));
+        let named: BTreeSet<(&str, &TrunkId)> = limits.chain(rules).chain(users).collect();
+        for (key, trunk) in named.into_iter().filter(|(_, trunk)| !seen(trunk)) {
+            checks.push(Check {
+                level: Level::Warning,
+                of: "gateway".to_owned(),
+                found: format!("{key} names {trunk}, which is not known on its PBX"),
+                fix: format!("correct it; known there: {}", near(trunk, &known)),
             });
         }
     }

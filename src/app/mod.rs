@@ -1,6 +1,7 @@
 //! The composition root: what is started, in which order, and stopped again.
 
 pub mod check;
+pub mod check_gateway;
 pub mod configuration;
 pub mod controller;
 pub mod demo;

@@ -12,12 +12,13 @@ use super::{
 use crate::{
     api::{Role, Token},
     clock::Clock,
-    config::{Config, EvidenceSettings, TokenRole},
+    config::{self, Config, EvidenceSettings, TokenRole},
     decision::Recipient,
     effect::{
         dialer::{Dialer, Webhook, WebhookTarget, http, webhook},
         outbox::{OutboxPolicy, Recipients},
     },
+    gateway::GatewaySettings,
     observation::DeclaredTrunk,
     wire::ami::client::{AmiSettings, PlainLogin, Tls},
 };
@@ -60,16 +61,6 @@ const fn role(role: TokenRole) -> Role {
 pub fn pbxs(config: &Config) -> Vec<PbxSettings> {
     (config.pbxs.iter())
         .map(|pbx| {
-            let access = &pbx.ami;
-            let mut ami =
-                AmiSettings::new(pbx.id.as_str(), access.address(), access.username.clone(), access.secret.clone());
-            ami.unknown_after = pbx.unknown_after;
-            if let Some(tls) = &access.tls {
-                ami.tls = Tls::On { ca_file: tls.ca_file.clone(), server_name: tls.server_name.clone() };
-            }
-            if access.plain_login {
-                ami.plain_login = PlainLogin::Anywhere;
-            }
             let declared = (config.trunks.iter())
                 .filter(|trunk| trunk.id.pbx_str() == pbx.id.as_str())
                 .map(|trunk| DeclaredTrunk {
@@ -81,7 +72,7 @@ pub fn pbxs(config: &Config) -> Vec<PbxSettings> {
             let EvidenceSettings { history, capture_id, heal } = pbx.evidence;
             PbxSettings {
                 pbx: pbx.id.clone(),
-                ami,
+                ami: ami(pbx),
                 declared,
                 reconcile: pbx.reconcile,
                 known: Vec::new(),
@@ -89,6 +80,45 @@ pub fn pbxs(config: &Config) -> Vec<PbxSettings> {
             }
         })
         .collect()
+}
+
+/// The gateway, if there is one: with how the PBX behind it is reached.
+#[must_use]
+pub fn gateway(config: &Config) -> Option<GatewaySettings> {
+    let gateway = config.gateway.clone()?;
+    let pbx = config.pbxs.iter().find(|pbx| pbx.id == gateway.pbx)?;
+    let mut upstream = ami(pbx);
+    if let Some(user) = gateway.upstream {
+        (upstream.username, upstream.secret) = (user.username, user.secret);
+    }
+    Some(GatewaySettings {
+        pbx: gateway.pbx,
+        listen: gateway.listen,
+        tls: gateway.tls,
+        allow: gateway.allow,
+        auth_limit: gateway.auth_limit,
+        auth_timeout: gateway.auth_timeout,
+        users: gateway.users,
+        local: gateway.local,
+        rules: gateway.rules,
+        limits: gateway.limits,
+        upstream,
+    })
+}
+
+/// How a PBX's AMI is reached.
+#[must_use]
+pub fn ami(pbx: &config::PbxSettings) -> AmiSettings {
+    let access = &pbx.ami;
+    let mut ami = AmiSettings::new(pbx.id.as_str(), access.address(), access.username.clone(), access.secret.clone());
+    ami.unknown_after = pbx.unknown_after;
+    if let Some(tls) = &access.tls {
+        ami.tls = Tls::On { ca_file: tls.ca_file.clone(), server_name: tls.server_name.clone() };
+    }
+    if access.plain_login {
+        ami.plain_login = PlainLogin::Anywhere;
+    }
+    ami
 }
 
 fn recipients(config: &Config, clock: &Arc<dyn Clock>) -> Result<Recipients> {

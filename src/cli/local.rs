@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{CONFIGURATION, FAILED, Failure, OK, print, table::harmless};
 use crate::{
     api::{Role, auth},
-    app::{self, check::Level, replay::Replay, run::environment},
+    app::{self, check::Level, check_gateway::Outside, replay::Replay, run::environment},
     clock::{Clock, SystemClock},
     config::Config,
     store::{self, JournalRow},
@@ -58,9 +58,15 @@ pub(super) async fn demo(lasting: Option<Duration>) -> Result<u8, Failure> {
 }
 
 /// `check`: the configuration, the links, and what is missing on the other side.
-pub(super) async fn check(file: Option<&Path>, json: bool) -> Result<u8, Failure> {
+///
+/// With `outside` the gateway is looked at from outside instead; then a warning is a failure too, since it is by warnings
+/// that one goes around it.
+pub(super) async fn check(file: Option<&Path>, outside: Option<&Outside>, json: bool) -> Result<u8, Failure> {
     let config = load(file)?;
-    let checks = app::check::check(&config, &clock()).await;
+    let checks = match outside {
+        Some(asked) => app::check_gateway::outside(&config, asked).await,
+        None => app::check::check(&config, &clock()).await,
+    };
     if json {
         print(&format!("{}\n", serde_json::to_string_pretty(&checks)?))?;
     } else {
@@ -72,7 +78,8 @@ pub(super) async fn check(file: Option<&Path>, json: bool) -> Result<u8, Failure
             }
         }
     }
-    let bad = checks.iter().any(|check| check.level == Level::Problem);
+    let most = if outside.is_some() { Level::Note } else { Level::Warning };
+    let bad = checks.iter().any(|check| check.level > most);
     Ok(if bad { FAILED } else { OK })
 }
 

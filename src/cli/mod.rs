@@ -25,6 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     api::Role,
+    app::check_gateway::Outside,
     clock::{Clock as _, SystemClock},
     ids::{PbxId, TrunkId},
 };
@@ -104,6 +105,31 @@ struct ConfigFile {
     config: Option<PathBuf>,
 }
 
+/// What is checked.
+#[derive(Debug, Args)]
+struct Checked {
+    #[command(flatten)]
+    file: ConfigFile,
+    /// The AMI gateway from outside: does its path work, and can one go around it? To be run on the dialer's machine
+    #[arg(long)]
+    gateway: bool,
+    /// As this [[gateway.user]] only
+    #[arg(long = "as", value_name = "NAME", requires = "gateway")]
+    user: Option<String>,
+    /// Where the gateway is, seen from here [default: where [gateway] listens]
+    #[arg(long, value_name = "HOST:PORT", requires = "gateway")]
+    gateway_address: Option<String>,
+    /// It is reached by TLS at --gateway-address
+    #[arg(long, requires = "gateway_address")]
+    tls: bool,
+    /// The CA to trust there instead of the system's, a PEM file
+    #[arg(long, value_name = "FILE", requires = "gateway")]
+    ca_file: Option<PathBuf>,
+    /// Where Asterisk's own AMI is, seen from here [default: [pbx.ami] address]
+    #[arg(long, value_name = "HOST[:PORT]", requires = "gateway")]
+    pbx_address: Option<String>,
+}
+
 /// The commands.
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -116,7 +142,7 @@ enum Command {
         lasting: Option<Duration>,
     },
     /// Check the configuration, connect, and say what is missing and how to add it
-    Check(ConfigFile),
+    Check(Checked),
     /// List the trunks
     Trunks {
         /// Only those of this PBX
@@ -287,7 +313,16 @@ impl Cli {
         match command {
             Command::Run(file) => local::run(file.config.as_deref()).await,
             Command::Demo { lasting } => local::demo(lasting).await,
-            Command::Check(file) => local::check(file.config.as_deref(), common.json).await,
+            Command::Check(asked) => {
+                let outside = asked.gateway.then_some(Outside {
+                    user: asked.user,
+                    gateway: asked.gateway_address,
+                    tls: asked.tls,
+                    ca_file: asked.ca_file,
+                    pbx: asked.pbx_address,
+                });
+                local::check(asked.file.config.as_deref(), outside.as_ref(), common.json).await
+            }
             Command::Config(file) => local::config(file.config.as_deref(), common.json),
             Command::Migrate(file) => local::migrate(file.config.as_deref()).await,
             Command::Replay { file } => local::replay(&file, common.json).await,

@@ -10,7 +10,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     decision::{MessageType, Window, WindowError},
+    gateway::{AddressRange, Unguarded},
     ids::{CampaignId, DialerId, EndpointName, NameError, PbxId, RegistrationName, TrunkId},
+    wire::ami::Classes,
 };
 
 /// What is wrong with a single value.
@@ -98,6 +100,26 @@ pub enum ValueError {
     /// A number that is no share.
     #[error("must be a number from 0 to 1")]
     Share,
+    /// Neither an address nor a range of them.
+    #[error("{0:?} is no address and no range of addresses: write it like \"192.0.2.7\" or \"10.0.0.0/8\"")]
+    Range(String),
+    /// Not the name of an AMI action.
+    #[error("{0:?} is no name of an AMI action: letters and digits only, like \"Originate\"")]
+    ActionName(String),
+    /// Blanks around a name are not sent on the wire, so nobody could log in by it.
+    #[error("has blanks around it, which nobody can send")]
+    Blanks,
+    /// No context of a dialplan.
+    #[error("{0:?} is no context: neither blanks nor any of @,/&[]|\"")]
+    Context(String),
+    /// No extension, and no pattern of extensions.
+    #[error("{given:?} is no extension or pattern: {why}")]
+    Exten {
+        /// As given.
+        given: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
 }
 
 impl ValueError {
@@ -293,6 +315,79 @@ pub(super) fn notify_type(given: &str) -> Result<(), ValueError> {
     word(given, WORDS)
 }
 
+pub(super) fn range(given: &str) -> Result<(), ValueError> {
+    given.parse::<AddressRange>().map(drop).map_err(|_| ValueError::Range(given.to_owned()))
+}
+
+pub(super) fn class(given: &str) -> Result<(), ValueError> {
+    if Classes::named(given).is_some() {
+        return Ok(());
+    }
+    let words: Vec<&'static str> = Classes::NAMES.into_iter().chain(["all"]).collect();
+    let nearest = nearest(given, words.iter().copied()).map(ToOwned::to_owned);
+    Err(ValueError::Word { given: given.to_owned(), words, nearest })
+}
+
+pub(super) fn unguarded(given: &str) -> Result<(), ValueError> {
+    const WORDS: &[&str] = &[
+        Unguarded::ALL[0].as_str(),
+        Unguarded::ALL[1].as_str(),
+        Unguarded::ALL[2].as_str(),
+        Unguarded::ALL[3].as_str(),
+        Unguarded::ALL[4].as_str(),
+    ];
+    word(given, WORDS)
+}
+
+pub(super) fn action(given: &str) -> Result<(), ValueError> {
+    text(given)?;
+    let fits = given.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if fits { Ok(()) } else { Err(ValueError::ActionName(given.to_owned())) }
+}
+
+pub(super) fn ami_user(given: &str) -> Result<(), ValueError> {
+    text(given)?;
+    if given.trim() == given { Ok(()) } else { Err(ValueError::Blanks) }
+}
+
+pub(super) fn context(given: &str) -> Result<(), ValueError> {
+    text(given)?;
+    // `pbx.c`: a context has 79 bytes at most.
+    let fits = given.len() < 80 && !given.contains(['@', ',', '/', '&', '[', ']', '|', '"', ' ']);
+    if fits { Ok(()) } else { Err(ValueError::Context(given.to_owned())) }
+}
+
+/// An extension, or a pattern: `_`, then digits, `X`, `Z`, `N`, `[...]`, and at its end `.` or `!`
+/// (`main/pbx.c`, the matching of extensions).
+pub(super) fn exten(given: &str) -> Result<(), ValueError> {
+    text(given)?;
+    let wrong = |why| Err(ValueError::Exten { given: given.to_owned(), why });
+    if given.len() >= 80 {
+        return wrong("it has 79 bytes at most");
+    }
+    if given.contains(['@', ',', '/', '&', '|', '"', ' ']) {
+        return wrong("neither blanks nor any of @,/&|\" can be in it");
+    }
+    let Some(pattern) = given.strip_prefix('_') else { return Ok(()) };
+    if pattern.is_empty() {
+        return wrong("nothing follows the _");
+    }
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        match c {
+            '[' => match rest.as_str().split_once(']') {
+                Some(("", _)) => return wrong("[] matches nothing"),
+                Some((_, after)) => rest = after.chars(),
+                None => return wrong("a [ is never closed"),
+            },
+            ']' => return wrong("a ] was never opened"),
+            '.' | '!' if !rest.as_str().is_empty() => return wrong("nothing can follow a . or !"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -342,5 +437,22 @@ mod tests {
         assert_eq!(nearest("adress", known.into_iter()), Some("address"));
         assert_eq!(nearest("sceret", known.into_iter()), Some("secret"));
         assert_eq!(nearest("port", known.into_iter()), None);
+    }
+
+    #[test]
+    fn a_pattern_of_extensions_is_one_asterisk_takes() {
+        for right in ["_9X.", "_0ZXXXX.", "_[2-9]N!", "100", "s", "_X", "_+91XXXXXXXXXX", "_[a-z]-X"] {
+            assert_eq!(exten(right), Ok(()), "{right}");
+        }
+        for wrong in ["", "_", "_[12", "_]", "_[]X", "_9.X", "_!9", "_9X./100", "100@a", "1,2", "1 2"] {
+            assert!(exten(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_class_that_is_none_names_the_nearest() {
+        assert_eq!(class("originate"), Ok(()));
+        assert_eq!(class("all"), Ok(()));
+        assert_eq!(class("orignate").unwrap_err().nearest(), Some("originate"));
     }
 }

@@ -93,6 +93,8 @@ impl<'a> Examples<'a> {
             // What may be left out as a whole has no defaults in it: `[trunk.health]` says what differs.
             Self::Here(_) if key.need == Need::May => Self::None,
             Self::Here(table) => inner(table, key.name).map_or(Self::None, Self::Here),
+            // It was not merged in, since that would have switched it on: `[gateway]`.
+            Self::Below(table) if key.need == Need::May => inner(table, key.name).map_or(Self::None, Self::Here),
             Self::Below(table) => inner(table, key.name).map_or(Self::None, Self::Below),
         }
     }

@@ -1,6 +1,6 @@
 //! What keys mean together: names are unique, whatever is named is there, and no combination is senseless.
 
-use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::PathBuf, time::Duration};
 
 use secrecy::ExposeSecret;
 
@@ -10,6 +10,10 @@ use super::{
     problem::{Fault, Place, Problem},
     schema,
 };
+use crate::gateway::settings::LONGEST_WAIT;
+
+/// A connection without a login costs: an hour of it is longer than any dialer needs.
+const LONGEST_AUTH: Duration = Duration::from_secs(3600);
 
 /// Everything that is wrong between keys. What could not be typed is left out, since it was reported.
 pub(super) fn problems(root: &Table) -> Vec<Problem> {
@@ -74,8 +78,7 @@ impl Meaning {
             }
         }
         if let Some(gateway) = root.table("gateway") {
-            self.unique(gateway, "gateway.user", &["name"]);
-            self.known("gateway.pbx", "[[pbx]]", gateway.text("pbx"), gateway.place("pbx"), &pbxs);
+            self.gateway(root, gateway, &pbxs);
         }
     }
 
@@ -228,4 +231,139 @@ impl Meaning {
             }
         }
     }
+
+    fn gateway(&mut self, root: &Table, gateway: &Table, pbxs: &Names) {
+        let users = self.unique(gateway, "gateway.user", &["name"]);
+        if gateway.0.contains_key("user") && users.is_empty() && gateway.entries("user").next().is_none() {
+            self.say("gateway.user", gateway.place("user"), Fault::NoneGiven);
+        }
+        self.unique(gateway, "gateway.limit", &["trunk"]);
+        self.known("gateway.pbx", "[[pbx]]", gateway.text("pbx"), gateway.place("pbx"), pbxs);
+        if gateway.span("auth_timeout").is_some_and(|span| span > LONGEST_AUTH) {
+            self.say("gateway.auth_timeout", gateway.place("auth_timeout"), Fault::Above { most: LONGEST_AUTH });
+        }
+        self.gateway_listens(root, gateway);
+        if let Some(tls) = gateway.table("tls") {
+            for key in ["certificate", "key"] {
+                if let Some(file) = tls.text(key)
+                    && let Err(error) = File::open(file)
+                {
+                    let file = PathBuf::from(file);
+                    self.say(format!("gateway.tls.{key}"), tls.place(key), Fault::File { file, error });
+                }
+            }
+        }
+        let general = gateway.table("limits");
+        if let Some(limits) = general {
+            self.limits("gateway.limits", limits, None);
+        }
+        let pbx = gateway.text("pbx").filter(|pbx| pbxs.contains_key(*pbx)).unwrap_or_default();
+        for (limit, place) in gateway.entries("limit") {
+            let trunk = limit.text("trunk");
+            let path = format!("gateway.limit[{}]", trunk.unwrap_or("?"));
+            self.limits(&path, limit, general);
+            if let Some(trunk) = trunk {
+                self.own_trunk(&format!("{path}.trunk"), pbx, trunk, limit.place("trunk"));
+            }
+            if ["calls", "per_second", "ramp", "over"].iter().all(|key| !limit.0.contains_key(*key)) {
+                let keys = &["calls", "per_second", "ramp", "over"];
+                self.say(path, place.clone(), Fault::OneOf { keys });
+            }
+        }
+        let mut rules: BTreeMap<(&str, Option<&str>), Place> = BTreeMap::new();
+        for (number, (rule, place)) in gateway.entries("rule").enumerate() {
+            let path = format!("gateway.rule[#{}]", number + 1);
+            if !rule.0.contains_key("trunks") {
+                let hint = ": name them, or write [] if it dials on none".to_owned();
+                self.say(format!("{path}.trunks"), place.clone(), Fault::Missing { hint });
+            }
+            self.own_trunks(&format!("{path}.trunks"), pbx, rule);
+            if let Some(context) = rule.text("context") {
+                let exten = rule.text("exten");
+                if let Some(first) = rules.get(&(context, exten)) {
+                    let name = format!("{}@{context}", exten.unwrap_or("(every extension)"));
+                    self.say(&*path, place.clone(), Fault::Duplicate { name, first: first.clone() });
+                } else {
+                    rules.insert((context, exten), place.clone());
+                }
+            }
+        }
+        for (user, _) in gateway.entries("user") {
+            let path = format!("gateway.user[{}].trunks", user.text("name").unwrap_or("?"));
+            self.own_trunks(&path, pbx, user);
+        }
+    }
+
+    fn own_trunks(&mut self, key: &str, pbx: &str, table: &Table) {
+        for (trunk, place) in table.texts("trunks") {
+            self.own_trunk(key, pbx, trunk, place.clone());
+        }
+    }
+
+    /// The gateway serves one PBX: another's trunk is a slip of the pen.
+    fn own_trunk(&mut self, key: &str, pbx: &str, trunk: &str, place: Place) {
+        // Without the PBX there is another problem to be mended first.
+        if !pbx.is_empty() && trunk.split_once('/').is_some_and(|(of, _)| of != pbx) {
+            self.say(key, place, Fault::ForeignTrunk { trunk: trunk.to_owned(), pbx: pbx.to_owned() });
+        }
+    }
+
+    /// `general` is what a trunk's own limits are laid over.
+    fn limits(&mut self, path: &str, limits: &Table, general: Option<&Table>) {
+        let over = limits.text("over").or_else(|| general.and_then(|general| general.text("over")));
+        if let Some(wait) = limits.span("wait") {
+            if over != Some("wait") {
+                self.say(format!("{path}.wait"), limits.place("wait"), Fault::OnlyWith { what: "over = \"wait\"" });
+            } else if wait > LONGEST_WAIT {
+                self.say(format!("{path}.wait"), limits.place("wait"), Fault::Above { most: LONGEST_WAIT });
+            }
+        }
+        if let Some(ramp) = limits.table("ramp")
+            && !ramp.0.contains_key("calls")
+            && !ramp.0.contains_key("per_second")
+        {
+            let keys = &["calls", "per_second"];
+            self.say(format!("{path}.ramp"), limits.place("ramp"), Fault::OneOf { keys });
+        }
+    }
+
+    /// Nothing may listen where something else does, nor the gateway where it would find itself instead of Asterisk.
+    fn gateway_listens(&mut self, root: &Table, gateway: &Table) {
+        let at = |table: Option<&Table>| -> Option<(SocketAddr, Place)> {
+            let table = table?;
+            Some((table.text("listen")?.parse().ok()?, table.place("listen")))
+        };
+        let clear = at(Some(gateway));
+        let mut taken: Vec<(String, SocketAddr, Place)> = Vec::new();
+        for (what, table) in [("api.listen", root.table("api")), ("hep.listen", root.table("hep"))] {
+            taken.extend(at(table).map(|(address, place)| (what.to_owned(), address, place)));
+        }
+        for (pbx, _) in root.entries("pbx") {
+            let Some(ami) = pbx.table("ami") else { continue };
+            let given = ami.text("address").and_then(check::split_host_port);
+            let Some((host, port)) = given else { continue };
+            let host = if host == "localhost" { "127.0.0.1" } else { host };
+            let Ok(ip) = host.parse() else { continue };
+            let port = port.unwrap_or(if ami.flag("tls") == Some(true) { 5039 } else { 5038 });
+            let name = format!("pbx[{}].ami.address", pbx.text("id").unwrap_or("?"));
+            taken.push((name, SocketAddr::new(ip, port), ami.place("address")));
+        }
+        for (key, listens) in [("gateway.listen", clear), ("gateway.tls.listen", at(gateway.table("tls")))] {
+            let Some((address, place)) = listens else { continue };
+            if let Some((what, _, at)) = taken.iter().find(|(_, other, _)| collide(address, *other)) {
+                self.say(key, place.clone(), Fault::SamePort { what: what.clone(), at: at.clone() });
+            }
+            taken.push((key.to_owned(), address, place));
+        }
+    }
+}
+
+/// Whether two cannot listen at these addresses on one machine. An unspecified IPv6 address takes IPv4 too.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let covers = |all: SocketAddr, of: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || of.is_ipv4());
+    // What is elsewhere cannot be listened at, so an unspecified address collides with loopback only.
+    let here = |at: SocketAddr| at.ip().is_loopback() || at.ip().is_unspecified();
+    one.port() == other.port()
+        && one.port() != 0
+        && (one.ip() == other.ip() || (covers(one, other) && here(other)) || (covers(other, one) && here(one)))
 }

@@ -19,10 +19,15 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
     decision::{CampaignSpec, ControlPolicy, DialerPolicy, HoldWhen, MessageType, Mode, NotifyTarget, Window},
+    gateway::{
+        AddressRange, DialRule, GatewayUser, Limits, LocalPolicy, Over, Ramp, TlsListen, TrunkLimits, Unguarded,
+        settings::DEFAULT_WAIT,
+    },
     health::{FlapPolicy, HealthPolicy, OnSuspect, OnUnknown, RegisteredWhen},
     ids::{CampaignId, CampaignKey, DialerId, EndpointName, PbxId, RegistrationName, TrunkId},
     store::Retention,
     telemetry::{LogFormat, LogSettings},
+    wire::ami::Classes,
 };
 
 mod check;
@@ -71,6 +76,8 @@ pub struct Config {
     pub notify: Vec<NotifySettings>,
     /// `[hep]`.
     pub hep: Option<HepSettings>,
+    /// `[gateway]`.
+    pub gateway: Option<GatewayConfig>,
     /// What it was made from, for showing it.
     tree: Table,
 }
@@ -166,6 +173,42 @@ pub struct HepSettings {
     pub listen: SocketAddr,
     /// What packets must bear.
     pub password: Option<SecretString>,
+}
+
+/// The AMI gateway, without what is the PBX's: how Asterisk is reached.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// The PBX behind it.
+    pub pbx: PbxId,
+    /// Where it listens in clear.
+    pub listen: SocketAddr,
+    /// Where it listens with TLS, if anywhere.
+    pub tls: Option<TlsListen>,
+    /// From where one may connect at all; empty: from everywhere.
+    pub allow: Vec<AddressRange>,
+    /// How many connections may be without a login at once.
+    pub auth_limit: usize,
+    /// How long a connection may be without a login.
+    pub auth_timeout: Duration,
+    /// As whom it logs in at Asterisk; `None`: as the PBX's own AMI user.
+    pub upstream: Option<UpstreamUser>,
+    /// Who may log in.
+    pub users: Vec<GatewayUser>,
+    /// Whether calls pass whose `Local/…` channel no rule resolves.
+    pub local: LocalPolicy,
+    /// Where the dialplan leads.
+    pub rules: Vec<DialRule>,
+    /// What a trunk takes.
+    pub limits: Limits,
+}
+
+/// Whom the gateway logs in as at Asterisk.
+#[derive(Debug, Clone)]
+pub struct UpstreamUser {
+    /// The user of `manager.conf`.
+    pub username: String,
+    /// Its secret.
+    pub secret: SecretString,
 }
 
 /// How an AMI is reached.
@@ -306,12 +349,21 @@ impl Config {
     /// it runs.
     #[must_use]
     pub fn restart_needed(old: &Self, new: &Self) -> Vec<&'static str> {
+        let both = |of: &dyn Fn(&GatewayConfig) -> String| match (&old.gateway, &new.gateway) {
+            (Some(old), Some(new)) => of(old) != of(new),
+            (None, _) | (_, None) => false,
+        };
         let differs = [
             ("store.url", old.store.url != new.store.url),
             ("store.retention", old.store.retention != new.store.retention),
             ("api.listen", old.api.listen != new.api.listen),
             ("log.level", old.log.filter != new.log.filter),
             ("log.format", old.log.format != new.log.format),
+            ("gateway", old.gateway.is_some() != new.gateway.is_some()),
+            ("gateway.pbx", both(&|gateway| gateway.pbx.as_str().to_owned())),
+            ("gateway.listen", both(&|gateway| gateway.listen.to_string())),
+            // The files' contents are read when it starts.
+            ("gateway.tls", both(&|gateway| format!("{:?}", gateway.tls))),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }
@@ -348,6 +400,10 @@ fn build(file: Option<PathBuf>, tree: Table) -> Option<Config> {
         notify: tree.entries("notify").map(|(entry, _)| notify(entry)).collect::<Option<_>>()?,
         hep: match tree.table("hep") {
             Some(table) => Some(hep(table)?),
+            None => None,
+        },
+        gateway: match tree.table("gateway") {
+            Some(table) => Some(gateway(table)?),
             None => None,
         },
         file,
@@ -461,6 +517,113 @@ fn evidence(evidence: &Table) -> Option<EvidenceSettings> {
 
 fn hep(hep: &Table) -> Option<HepSettings> {
     Some(HepSettings { listen: hep.text("listen")?.parse().ok()?, password: hep.secret("password").cloned() })
+}
+
+fn gateway(gateway: &Table) -> Option<GatewayConfig> {
+    let tls = match gateway.table("tls") {
+        None => None,
+        Some(tls) => Some(TlsListen {
+            listen: tls.text("listen")?.parse().ok()?,
+            certificate: PathBuf::from(tls.text("certificate")?),
+            key: PathBuf::from(tls.text("key")?),
+        }),
+    };
+    let upstream = match gateway.table("upstream") {
+        None => None,
+        Some(user) => {
+            Some(UpstreamUser { username: user.text("username")?.to_owned(), secret: user.secret("secret")?.clone() })
+        }
+    };
+    let every = match gateway.table("limits") {
+        Some(limits) => trunk_limits(limits, &TrunkLimits::default())?,
+        None => TrunkLimits::default(),
+    };
+    let own = |limit: &Table| Some((limit.text("trunk")?.try_into().ok()?, trunk_limits(limit, &every)?));
+    let trunks = gateway.entries("limit").map(|(limit, _)| own(limit)).collect::<Option<_>>()?;
+    Some(GatewayConfig {
+        pbx: gateway.text("pbx")?.parse().ok()?,
+        listen: gateway.text("listen")?.parse().ok()?,
+        tls,
+        allow: ranges(gateway)?,
+        auth_limit: usize::try_from(gateway.count("auth_limit")?).ok()?,
+        auth_timeout: gateway.span("auth_timeout")?,
+        upstream,
+        users: gateway.entries("user").map(|(user, _)| gateway_user(user)).collect::<Option<_>>()?,
+        local: match gateway.text("local")? {
+            "allow" => LocalPolicy::Allow,
+            _ => LocalPolicy::HoldWhenAnyHeld,
+        },
+        rules: gateway.entries("rule").map(|(rule, _)| dial_rule(rule)).collect::<Option<_>>()?,
+        limits: Limits { every, trunks },
+    })
+}
+
+fn ranges(table: &Table) -> Option<Vec<AddressRange>> {
+    table.texts("allow").iter().map(|(text, _)| text.parse().ok()).collect()
+}
+
+fn classes(table: &Table, key: &str) -> Option<Classes> {
+    let mut words = table.texts(key).iter();
+    words.try_fold(Classes::NONE, |set, (word, _)| Some(set.and(Classes::named(word)?)))
+}
+
+fn gateway_user(user: &Table) -> Option<GatewayUser> {
+    let given = |key| user.0.contains_key(key);
+    let says = |word: &str| user.texts("write").iter().any(|(given, _)| given.eq_ignore_ascii_case(word));
+    let write = classes(user, "write")?;
+    let actions = || user.texts("actions").iter().map(|(name, _)| name.to_ascii_lowercase()).collect();
+    let opened = |way: &Unguarded| user.texts("unguarded").iter().any(|(word, _)| word == way.as_str());
+    Some(GatewayUser {
+        name: user.text("name")?.to_owned(),
+        secret: user.secret("secret")?.clone(),
+        allow: ranges(user)?,
+        read: classes(user, "read")?,
+        // Whoever runs commands can dial by them, so it is meant only where it is said.
+        write: if says("command") { write } else { write.without(Classes::COMMAND) },
+        write_all: says("all"),
+        actions: given("actions").then(actions),
+        trunks: if given("trunks") { Some(names::<TrunkId>(user, "trunks")?.into_iter().collect()) } else { None },
+        unguarded: Unguarded::ALL.into_iter().filter(opened).collect(),
+    })
+}
+
+fn dial_rule(rule: &Table) -> Option<DialRule> {
+    Some(DialRule {
+        context: rule.text("context")?.to_owned(),
+        exten: rule.text("exten").map(ToOwned::to_owned),
+        trunks: names(rule, "trunks")?,
+        hold_when_all: rule.text("hold_when")? == "all",
+    })
+}
+
+/// `general` with what `own` says laid over it.
+fn trunk_limits(own: &Table, general: &TrunkLimits) -> Option<TrunkLimits> {
+    let ramp = match own.table("ramp") {
+        None => general.ramp.clone(),
+        Some(ramp) => Some(Ramp {
+            calls: ramp.count("calls"),
+            per_second: ramp.number("per_second"),
+            lasting: ramp.span("lasting")?,
+        }),
+    };
+    let general_wait = match general.over {
+        Over::Error => DEFAULT_WAIT,
+        Over::Wait(wait) => wait,
+    };
+    let wait = own.span("wait").unwrap_or(general_wait);
+    Some(TrunkLimits {
+        calls: own.count("calls").or(general.calls),
+        per_second: own.number("per_second").or(general.per_second),
+        ramp,
+        over: match own.text("over") {
+            Some("wait") => Over::Wait(wait),
+            Some(_) => Over::Error,
+            None => match general.over {
+                Over::Error => Over::Error,
+                Over::Wait(_) => Over::Wait(wait),
+            },
+        },
+    })
 }
 
 fn dialer(dialer: &Table) -> Option<WebhookDialer> {

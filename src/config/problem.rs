@@ -86,6 +86,11 @@ impl Problem {
             | Fault::NoneGiven
             | Fault::OtherKind { .. }
             | Fault::NeedsTls
+            | Fault::ForeignTrunk { .. }
+            | Fault::OnlyWith { .. }
+            | Fault::Above { .. }
+            | Fault::OneOf { .. }
+            | Fault::SamePort { .. }
             | Fault::NotByVariable { .. }
             | Fault::Ambiguous { .. }
             | Fault::NoFile
@@ -297,6 +302,40 @@ pub enum Fault {
     /// It says something about TLS, which is off.
     #[error("has no meaning without tls = true")]
     NeedsTls,
+    /// The trunk is not the gateway's PBX's, so no call on it could come through.
+    #[error("{trunk:?} is no trunk of the gateway's PBX: it must begin with \"{pbx}/\"")]
+    ForeignTrunk {
+        /// As given.
+        trunk: String,
+        /// The gateway's PBX.
+        pbx: String,
+    },
+    /// It means nothing as the other keys are.
+    #[error("has no meaning without {what}")]
+    OnlyWith {
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A duration above what it may be.
+    #[error("is too long: at most {}", humantime::format_duration(*.most))]
+    Above {
+        /// How long it may be.
+        most: std::time::Duration,
+    },
+    /// Neither was given.
+    #[error("give one of {} at least", keys.join(" and "))]
+    OneOf {
+        /// Which.
+        keys: &'static [&'static str],
+    },
+    /// Two that would listen at one place, or Asterisk does there.
+    #[error("{what} is at that address{}", match .at { Place::Nowhere => String::new(), at => format!(", see {at}") })]
+    SamePort {
+        /// What is there.
+        what: String,
+        /// Where it was said.
+        at: Place,
+    },
     /// Variables cannot set it.
     #[error("{what} cannot be set by a variable: write it in the file")]
     NotByVariable {

@@ -214,7 +214,7 @@ pub(super) const ROOT: &[Key] = &[
     list("campaign", CAMPAIGN, Identity::Keys(&["dialer", "id"])),
     list("notify", NOTIFY, Identity::Place),
     table("hep", &[Key::new("listen", Shape::Text(check::socket)).must(), secret("password")]),
-    table("gateway", GATEWAY).later(Later::Everything),
+    table("gateway", GATEWAY),
 ];
 
 const STORE: &[Key] = &[
@@ -348,18 +348,64 @@ const NOTIFY: &[Key] = &[
     whsec("secret"),
 ];
 
+const LIMITS: &[Key] = &[
+    Key::new("calls", Shape::Count(1)),
+    Key::new("per_second", Shape::Positive),
+    word("over", &["error", "wait"]),
+    span("wait", 0),
+    table("ramp", RAMP),
+];
+
+const LIMIT: &[Key] = &[
+    Key::new("trunk", Shape::Text(check::trunk_id)).must(),
+    Key::new("calls", Shape::Count(1)),
+    Key::new("per_second", Shape::Positive),
+    word("over", &["error", "wait"]),
+    span("wait", 0),
+    table("ramp", RAMP),
+];
+
+const RAMP: &[Key] =
+    &[Key::new("calls", Shape::Count(1)), Key::new("per_second", Shape::Positive), span("lasting", 1000).must()];
+
 const GATEWAY: &[Key] = &[
-    Key::new("listen", Shape::Text(check::socket)).must(),
+    Key::new("listen", Shape::Text(check::socket)).default(),
     Key::new("pbx", Shape::Text(check::pbx_id)).must(),
-    word("local", &["allow", "hold-when-any-held"]),
+    word("local", &["hold-when-any-held", "allow"]).default(),
+    texts("allow", check::range),
+    Key::new("auth_limit", Shape::Count(1)).default(),
+    span("auth_timeout", 1000).default(),
+    table("upstream", &[Key::new("username", Shape::Text(check::ami_user)).must(), secret("secret").must()]),
+    table(
+        "tls",
+        &[Key::new("listen", Shape::Text(check::socket)).must(), text("certificate").must(), text("key").must()],
+    ),
+    table("limits", LIMITS),
+    list("limit", LIMIT, Identity::Keys(&["trunk"])),
+    list(
+        "rule",
+        &[
+            Key::new("context", Shape::Text(check::context)).must(),
+            Key::new("exten", Shape::Text(check::exten)),
+            // It may be empty, which says that nothing is dialed from there; so `meaning` asks for it.
+            texts("trunks", check::trunk_id),
+            word("hold_when", ANY_ALL).default(),
+        ],
+        Identity::Place,
+    ),
     list(
         "user",
         &[
-            text("name").must(),
+            Key::new("name", Shape::Text(check::ami_user)).must(),
             secret("secret").must(),
-            texts("read", check::text).must(),
-            texts("write", check::text).must(),
+            texts("allow", check::range),
+            texts("read", check::class),
+            texts("write", check::class).must(),
+            texts("actions", check::action),
+            texts("trunks", check::trunk_id),
+            texts("unguarded", check::unguarded),
         ],
         Identity::Keys(&["name"]),
-    ),
+    )
+    .must(),
 ];

@@ -17,6 +17,9 @@ use crate::{
 /// The longest an `Originate` over a limit is kept waiting: dialers take longer silence for a dead link.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// How long it is when nobody says.
+pub const DEFAULT_WAIT: Duration = Duration::from_secs(2);
+
 /// One gateway.
 #[derive(Debug, Clone)]
 pub struct GatewaySettings {
@@ -159,7 +162,14 @@ impl std::str::FromStr for AddressRange {
         let base: IpAddr = base.parse().map_err(|_| none())?;
         let most = if base.is_ipv4() { 32 } else { 128 };
         let bits = bits.unwrap_or(most);
-        if bits > most { Err(none()) } else { Ok(Self { base, bits }) }
+        if bits > most {
+            return Err(none());
+        }
+        // An IPv4 range in IPv6 clothes means the IPv4 addresses, as whoever comes from there does.
+        match (base, base.to_canonical()) {
+            (IpAddr::V6(_), canonical @ IpAddr::V4(_)) if bits >= 96 => Ok(Self { base: canonical, bits: bits - 96 }),
+            _ => Ok(Self { base, bits }),
+        }
     }
 }
 
@@ -244,4 +254,31 @@ pub enum Over {
     Error,
     /// It waits for so long at most ([`LONGEST_WAIT`]), and is refused then.
     Wait(Duration),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_what_its_bits_say() {
+        let range = |text: &str| text.parse::<AddressRange>().expect("a range");
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        for (text, inside, outside) in [
+            ("10.0.0.0/8", "10.255.0.1", "11.0.0.0"),
+            ("192.0.2.128/25", "192.0.2.128", "192.0.2.127"),
+            ("192.0.2.7", "192.0.2.7", "192.0.2.6"),
+            ("2001:db8::/33", "2001:db8:7fff::1", "2001:db8:8000::1"),
+            ("::ffff:10.0.0.0/104", "10.1.2.3", "11.1.2.3"),
+            ("0.0.0.0/0", "203.0.113.1", "::1"),
+        ] {
+            assert!(range(text).contains(address(inside)), "{text} {inside}");
+            assert!(!range(text).contains(address(outside)), "{text} {outside}");
+        }
+        assert!(range("10.0.0.0/8").contains(address("::ffff:10.1.2.3")));
+        assert!(AddressRange::allows(&[], address("10.0.0.1")));
+        for text in ["10.0.0.0/33", "10.0.0", "::/129", "ten/8", "10.0.0.0/", ""] {
+            assert!(text.parse::<AddressRange>().is_err(), "{text}");
+        }
+    }
 }

@@ -6,9 +6,11 @@ use secrecy::ExposeSecret;
 use trunkwarden::{
     config::{Config, ConfigError, Problem},
     decision::{HoldWhen, MessageType, Mode},
+    gateway::{LocalPolicy, Over, Unguarded},
     health::{FlapPolicy, HealthPolicy, RegisteredWhen},
     ids::TrunkId,
     telemetry::LogSettings,
+    wire::ami::Classes,
 };
 
 const MINIMAL: &str = include_str!("../fixtures/config/minimal.toml");
@@ -131,7 +133,6 @@ fn what_a_later_release_brings_is_refused_and_said_all_at_once() {
         ("dialer[mylinehub].kind", line("kind = \"mylinehub\"")),
         ("campaign[crm/7].needs_app", line("needs_app")),
         ("campaign[crm/7].needs_trunks", line("needs_trunks")),
-        ("gateway", line("[gateway]")),
     ];
     assert_eq!(said, expected.map(|(key, line)| (key.to_owned(), line)), "{error}");
     for problem in error.problems() {
@@ -155,10 +156,10 @@ fn later_keys_are_refused_wherever_they_stand() {
         assert!(said.contains("not yet: ") && !said.contains("hunter2"), "{said}");
     }
     // They are looked at all the same.
-    let gateway = "[gateway]\nlisten = \"nowhere\"\npbx = \"pbx1\"\n";
-    let error = refused_with(&format!("{MINIMAL}{gateway}"), &[]);
+    let ari = "[pbx.ari]\nurl = \"nowhere\"\nusername = \"tw\"\npassword = \"hunter2\"\n";
+    let error = refused_with(&format!("{MINIMAL}{ari}"), &[]);
     let keys: Vec<&str> = error.problems().iter().map(|problem| problem.key.as_str()).collect();
-    assert_eq!(keys, ["gateway", "gateway.listen"], "{error}");
+    assert_eq!(keys, ["pbx[pbx1].ari", "pbx[pbx1].ari.url"], "{error}");
 }
 
 #[test]
@@ -649,6 +650,221 @@ fn only_what_cannot_change_while_it_runs_needs_a_restart() {
 fn the_documented_defaults_are_a_configuration_once_a_pbx_is_added() {
     let text = format!("{}\n{MINIMAL}", trunkwarden::config::DOCUMENTED_DEFAULTS);
     assert_eq!(accepted(&text).render_masked(), accepted(MINIMAL).render_masked());
+}
+
+const GATEWAY: &str = r#"
+[gateway]
+pbx = "pbx1"
+[[gateway.user]]
+name = "dialer"
+secret = "gateway-knows"
+write = ["originate"]
+"#;
+
+const WHOLE_GATEWAY: &str = r#"
+[gateway]
+listen = "10.0.0.5:5038"
+pbx = "pbx1"
+local = "allow"
+allow = ["10.0.0.0/8", "::1"]
+auth_limit = 7
+auth_timeout = "10s"
+upstream = { username = "gateway", secret = "upstream-knows" }
+[gateway.tls]
+listen = "0.0.0.0:5040"
+certificate = "Cargo.toml"
+key = "Cargo.toml"
+[gateway.limits]
+calls = 30
+per_second = 5
+over = "wait"
+wait = "3s"
+ramp = { calls = 2, per_second = 0.5, lasting = "60s" }
+[[gateway.limit]]
+trunk = "pbx1/airtel"
+calls = 10
+[[gateway.limit]]
+trunk = "pbx1/tata"
+over = "error"
+ramp = { calls = 1, lasting = "5s" }
+[[gateway.rule]]
+context = "from-internal"
+exten = "_9X."
+trunks = ["pbx1/airtel", "pbx1/tata"]
+hold_when = "all"
+[[gateway.rule]]
+context = "from-internal"
+trunks = []
+[[gateway.user]]
+name = "dialer"
+secret = "gateway-knows"
+allow = ["10.1.2.3"]
+read = ["all"]
+write = ["all"]
+actions = ["Originate", "Ping"]
+trunks = ["pbx1/airtel"]
+unguarded = ["redirect"]
+[[gateway.user]]
+name = "ops"
+secret = "ops-knows"
+write = ["system", "command"]
+"#;
+
+#[test]
+fn a_gateway_needs_a_pbx_and_a_user_and_has_asterisks_defaults() {
+    let config = accepted(&format!("{MINIMAL}{GATEWAY}"));
+    let gateway = config.gateway.as_ref().expect("a gateway");
+    assert_eq!(gateway.listen.to_string(), "127.0.0.1:5039");
+    assert_eq!((gateway.auth_limit, gateway.auth_timeout), (50, Duration::from_secs(30)));
+    assert_eq!((gateway.local, gateway.limits.count_calls()), (LocalPolicy::HoldWhenAnyHeld, false));
+    assert!(
+        gateway.tls.is_none() && gateway.upstream.is_none() && gateway.allow.is_empty() && gateway.rules.is_empty()
+    );
+    let [user] = gateway.users.as_slice() else { panic!("one user") };
+    assert_eq!((user.read, user.write, user.write_all), (Classes::NONE, Classes::ORIGINATE, false));
+    assert!(user.actions.is_none() && user.trunks.is_none() && user.unguarded.is_empty() && user.allow.is_empty());
+    let settings = trunkwarden::app::parameters::gateway(&config).expect("settings");
+    assert_eq!(
+        (settings.upstream.username.as_str(), settings.upstream.address.as_str()),
+        ("trunkwarden", "127.0.0.1:5038")
+    );
+    assert!(accepted(MINIMAL).gateway.is_none());
+}
+
+#[test]
+fn every_key_of_a_gateway_is_understood() {
+    let config = accepted(&format!("{MINIMAL}{WHOLE_GATEWAY}"));
+    let gateway = config.gateway.as_ref().expect("a gateway");
+    let airtel: TrunkId = "pbx1/airtel".parse().unwrap();
+    let tata: TrunkId = "pbx1/tata".parse().unwrap();
+    assert_eq!(gateway.tls.as_ref().map(|tls| tls.listen.to_string()).as_deref(), Some("0.0.0.0:5040"));
+    let (limits, every) = (&gateway.limits, &gateway.limits.every);
+    assert_eq!((every.calls, every.per_second, every.over), (Some(30), Some(5.0), Over::Wait(Duration::from_secs(3))));
+    // What a trunk does not say is as for every trunk.
+    let (one, other) = (limits.of(&airtel), limits.of(&tata));
+    assert_eq!((one.calls, one.per_second, one.over, &one.ramp), (Some(10), Some(5.0), every.over, &every.ramp));
+    assert_eq!((other.calls, other.over), (Some(30), Over::Error));
+    let ramp = other.ramp.as_ref().expect("a ramp");
+    assert_eq!((ramp.calls, ramp.per_second, ramp.lasting), (Some(1), None, Duration::from_secs(5)));
+    let [first, second] = gateway.rules.as_slice() else { panic!("two rules") };
+    assert_eq!((first.exten.as_deref(), first.trunks.len(), first.hold_when_all), (Some("_9X."), 2, true));
+    assert_eq!((second.exten.as_deref(), second.trunks.len(), second.hold_when_all), (None, 0, false));
+    let [dialer, ops] = gateway.users.as_slice() else { panic!("two users") };
+    assert!(dialer.write_all && !dialer.write.overlaps(Classes::COMMAND), "all does not include command");
+    assert!(dialer.write.contains(Classes::ORIGINATE) && dialer.read.contains(Classes::COMMAND));
+    assert!(ops.write.contains(Classes::COMMAND) && !ops.write_all);
+    let actions = dialer.actions.as_ref().expect("actions");
+    assert!(actions.contains("originate") && actions.len() == 2, "{actions:?}");
+    assert_eq!(dialer.trunks.as_ref().map(|trunks| trunks.contains(&airtel)), Some(true));
+    assert_eq!(dialer.unguarded.iter().copied().collect::<Vec<_>>(), [Unguarded::Redirect]);
+    let settings = trunkwarden::app::parameters::gateway(&config).expect("settings");
+    assert_eq!((settings.upstream.username.as_str(), settings.auth_limit), ("gateway", 7));
+    // What is shown holds no secret, and means the same.
+    let shown = config.render_masked();
+    for secret in ["gateway-knows", "ops-knows", "upstream-knows"] {
+        assert!(!shown.contains(secret) && !format!("{config:?}").contains(secret), "{shown}");
+    }
+    let again = accepted(&shown);
+    assert_eq!(again.render_masked(), shown);
+    let again = again.gateway.expect("a gateway");
+    assert_eq!((again.limits, again.rules), (gateway.limits.clone(), gateway.rules.clone()));
+}
+
+#[test]
+fn a_mistake_in_a_gateway_is_named_with_its_line() {
+    let refused_in = |change: (&str, &str), key: &str, needle: &str, words: &str| {
+        let text = WHOLE_GATEWAY.replacen(change.0, change.1, 1);
+        assert_ne!(text, WHOLE_GATEWAY, "{change:?} changes nothing");
+        let (problem, said) = refused(&text);
+        let whole = format!("{MINIMAL}{text}");
+        let line = whole.lines().enumerate().filter(|(_, line)| line.contains(needle)).last().map(|(at, _)| at + 1);
+        assert_eq!((problem.key.as_str(), problem.place.line()), (key, line), "{said}");
+        assert!(said.contains(words), "{said} does not say {words:?}");
+    };
+    let user = "gateway.user[dialer]";
+    refused_in(("pbx = \"pbx1\"", "pbx = \"pbx9\""), "gateway.pbx", "pbx = \"pbx9\"", "there is no [[pbx]] \"pbx9\"");
+    refused_in(("local = \"allow\"", "local = \"hold\""), "gateway.local", "local", "hold-when-any-held");
+    refused_in(("\"10.0.0.0/8\"", "\"10.0.0.0/40\""), "gateway.allow", "10.0.0.0/40", "no range of addresses");
+    refused_in(("auth_limit = 7", "auth_limit = 0"), "gateway.auth_limit", "auth_limit", "from 1 to");
+    refused_in(("\"10s\"", "\"2h\""), "gateway.auth_timeout", "auth_timeout", "at most 1h");
+    refused_in(("wait = \"3s\"", "wait = \"6s\""), "gateway.limits.wait", "wait = \"6s\"", "at most 5s");
+    refused_in(
+        ("over = \"wait\"\nwait = \"3s\"", "wait = \"3s\""),
+        "gateway.limits.wait",
+        "wait = \"3s\"",
+        "without over = \"wait\"",
+    );
+    refused_in(("calls = 30", "calls = 0"), "gateway.limits.calls", "calls = 0", "from 1 to");
+    refused_in(("per_second = 5", "per_second = 0"), "gateway.limits.per_second", "per_second = 0", "above 0");
+    refused_in(("calls = 30", "call = 30"), "gateway.limits.call", "call = 30", "did you mean \"calls\"?");
+    refused_in(
+        ("ramp = { calls = 1, lasting = \"5s\" }", "ramp = { lasting = \"5s\" }"),
+        "gateway.limit[pbx1/tata].ramp",
+        "ramp = { lasting",
+        "calls and per_second",
+    );
+    refused_in(
+        ("trunk = \"pbx1/tata\"", "trunk = \"pbx2/tata\""),
+        "gateway.limit[pbx2/tata].trunk",
+        "trunk = \"pbx2/tata\"",
+        "must begin with \"pbx1/\"",
+    );
+    refused_in(("exten = \"_9X.\"", "exten = \"_9[.\""), "gateway.rule[#1].exten", "exten", "never closed");
+    refused_in(("trunks = []", "hold_when = \"any\""), "gateway.rule[#2].trunks", "[[gateway.rule]]", "write []");
+    refused_in(
+        ("name = \"ops\"", "name = \"dialer\""),
+        "gateway.user[dialer].name",
+        "name = \"dialer\"",
+        "already there",
+    );
+    refused_in(("name = \"ops\"", "name = \"\""), "gateway.user[].name", "name = \"\"", "must not be empty");
+    refused_in(("name = \"ops\"", "name = \"o\\nps\""), "gateway.user[o\nps].name", "name = \"o\\nps", "control");
+    refused_in(("read = [\"all\"]", "read = [\"cal\"]"), &format!("{user}.read"), "read", "did you mean");
+    refused_in(("[\"redirect\"]", "[\"redirct\"]"), &format!("{user}.unguarded"), "unguarded", "\"redirect\"?");
+    refused_in(("\"Ping\"]", "\"Pi ng\"]"), &format!("{user}.actions"), "actions", "no name of an AMI action");
+    refused_in(
+        ("certificate = \"Cargo.toml\"", "certificate = \"no\""),
+        "gateway.tls.certificate",
+        "cert",
+        "cannot be read",
+    );
+    refused_in(("0.0.0.0:5040", "10.0.0.5:5038"), "gateway.tls.listen", "listen = \"10", "gateway.listen");
+    refused_in(("10.0.0.5:5038", "127.0.0.1:5038"), "gateway.listen", "listen = \"127", "pbx[pbx1].ami.address");
+    refused_in(("10.0.0.5:5038", "0.0.0.0:8480"), "gateway.listen", "listen = \"0.0.0.0:8480", "api.listen");
+    let (problem, said) = refused("[gateway]\npbx = \"pbx1\"\n");
+    assert!(problem.key == "gateway.user" && said.contains("[[gateway.user]]"), "{said}");
+}
+
+#[test]
+fn a_gateways_secrets_may_stand_in_files_and_variables() {
+    let secret = file("from-a-file\n");
+    let path = secret.path().display();
+    let text = GATEWAY.replace("secret = \"gateway-knows\"", &format!("secret_file = \"{path}\""));
+    let text = format!("{MINIMAL}{text}[gateway.upstream]\nusername = \"gateway\"\nsecret_file = \"{path}\"\n");
+    let gateway = accepted(&text).gateway.expect("a gateway");
+    assert_eq!(gateway.users[0].secret.expose_secret(), "from-a-file");
+    assert_eq!(gateway.upstream.expect("a user").secret.expose_secret(), "from-a-file");
+    let env =
+        [("TRUNKWARDEN__GATEWAY__USER__DIALER__SECRET", "from-env"), ("TRUNKWARDEN__GATEWAY__LISTEN", "[::1]:5039")];
+    let gateway = accepted_with(&text, &env).gateway.expect("a gateway");
+    assert_eq!(gateway.users[0].secret.expose_secret(), "from-env");
+    assert_eq!(gateway.listen.to_string(), "[::1]:5039");
+}
+
+#[test]
+fn a_gateways_addresses_need_a_restart_and_its_users_do_not() {
+    let before = accepted(&format!("{MINIMAL}{WHOLE_GATEWAY}"));
+    let after = |from: &str, to: &str| {
+        Config::restart_needed(&before, &accepted(&format!("{MINIMAL}{}", WHOLE_GATEWAY.replace(from, to))))
+    };
+    assert_eq!(after("10.0.0.5:5038", "10.0.0.6:5038"), ["gateway.listen"]);
+    assert_eq!(after("0.0.0.0:5040", "0.0.0.0:5041"), ["gateway.tls"]);
+    for (from, to) in
+        [("gateway-knows", "new"), ("calls = 30", "calls = 3"), ("10.1.2.3", "10.1.2.4"), ("_9X.", "_8X.")]
+    {
+        assert_eq!(after(from, to), Vec::<&str>::new(), "{from}");
+    }
+    assert_eq!(Config::restart_needed(&before, &accepted(MINIMAL)), ["gateway"]);
 }
 
 proptest::proptest! {

@@ -11,6 +11,7 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct Classes(u32);
 
+/// Their names. `message` is there from Asterisk 17 on.
 const NAMES: [&str; 19] = [
     "system",
     "call",
@@ -34,6 +35,8 @@ const NAMES: [&str; 19] = [
 ];
 
 impl Classes {
+    /// The names of all classes, in Asterisk's order; `all` is none of them.
+    pub const NAMES: [&'static str; 19] = NAMES;
     /// None.
     pub const NONE: Self = Self(0);
     /// `system`: registrations, contacts, Asterisk itself.
@@ -65,6 +68,26 @@ impl Classes {
     #[must_use]
     pub const fn both(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// What is in this set and not in the other.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// The class of this name, in any case, or `all`; `None` if there is no such class.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        if name.eq_ignore_ascii_case("all") {
+            return Some(Self::ALL);
+        }
+        NAMES.iter().position(|known| known.eq_ignore_ascii_case(name)).map(|place| Self(1 << place))
+    }
+
+    /// The names of the classes that are in it.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        NAMES.into_iter().enumerate().filter(move |(place, _)| self.0 & (1 << place) != 0).map(|(_, name)| name)
     }
 
     /// Whether no class is in it.
@@ -122,24 +145,14 @@ impl Classes {
         if self == Self::ALL {
             return "on".to_owned();
         }
-        let names: Vec<&str> =
-            NAMES.iter().enumerate().filter(|(place, _)| self.0 & (1 << place) != 0).map(|(_, name)| *name).collect();
+        let names: Vec<&str> = self.names().collect();
         if names.is_empty() { "off".to_owned() } else { names.join(",") }
-    }
-
-    /// What is in this set and not in `other`.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
     }
 
     /// Reads `system,call`, `all`, as in manager.conf and in `EventMask`; words it does not know count for nothing.
     #[must_use]
     pub fn read(text: &str) -> Self {
-        text.split(',').map(str::trim).fold(Self::NONE, |set, word| {
-            let bit = NAMES.iter().position(|name| name.eq_ignore_ascii_case(word)).map_or(0, |place| 1 << place);
-            set.and(if word.eq_ignore_ascii_case("all") { Self::ALL } else { Self(bit) })
-        })
+        text.split(',').map(str::trim).filter_map(Self::named).fold(Self::NONE, Self::and)
     }
 }
 
@@ -148,10 +161,8 @@ impl fmt::Display for Classes {
         if self.is_empty() {
             return f.write_str("<none>");
         }
-        for (place, name) in NAMES.iter().enumerate() {
-            if self.0 & (1 << place) != 0 {
-                write!(f, "{name},")?;
-            }
+        for name in self.names() {
+            write!(f, "{name},")?;
         }
         f.write_str("all")
     }
@@ -189,5 +200,15 @@ mod tests {
             assert_eq!(Classes::of_mask(&set.to_mask()), Some(set));
         }
         assert_eq!(call_and_system.to_mask(), "system,call", "and no `all`, which would be everything");
+    }
+
+    #[test]
+    fn a_class_is_known_by_its_name_and_taken_out_of_all() {
+        assert_eq!(Classes::named("Originate"), Some(Classes::ORIGINATE));
+        assert_eq!(Classes::named("orignate"), None);
+        let rest = Classes::ALL.without(Classes::COMMAND);
+        assert!(!rest.overlaps(Classes::COMMAND) && rest.contains(Classes::SYSTEM));
+        assert_eq!(rest.names().count(), Classes::NAMES.len() - 1);
+        assert_eq!(Classes::read("system,call,nonsense").names().collect::<Vec<_>>(), ["system", "call"]);
     }
 }

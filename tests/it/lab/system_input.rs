@@ -20,7 +20,8 @@ fn a_configuration_with_a_mistake_is_refused_with_key_and_line_before_anything_i
     let line_after = good.lines().count() + 1;
     let unknown = format!("{good}[health]\nrecovry = \"3s\"\n");
     let unfit = format!("{good}[health]\nrecovery = \"three\"\n");
-    let later = format!("{good}[gateway]\nlisten = \"127.0.0.1:5039\"\npbx = \"pbx1\"\n");
+    let later =
+        format!("{good}[pbx.ari]\nurl = \"http://127.0.0.1:8088/ari\"\nusername = \"tw\"\npassword = \"{SECRET}\"\n");
     let open = good.replace("127.0.0.1:0", "0.0.0.0:0");
     let unnamed = good.replace("[[pbx]]\nid = \"pbx1\"\n", "[[pbx]]\n");
     let dialer = Dialer::start();
@@ -34,7 +35,7 @@ fn a_configuration_with_a_mistake_is_refused_with_key_and_line_before_anything_i
     for (text, words) in [
         (unknown, vec!["health.recovry", "did you mean \"recovery\"", second.as_str()]),
         (unfit, vec!["health.recovery", "three", second.as_str()]),
-        (later, vec!["gateway", "not yet", third.as_str()]),
+        (later, vec!["pbx.ari", "not yet", third.as_str()]),
         (open, vec!["api.listen", "token"]),
         (unnamed, vec!["pbx", "id"]),
         (no_dialer, vec!["crm"]),
