@@ -207,6 +207,7 @@ impl Controller {
             gate: gate_tx.clone(),
             inputs: inputs_rx,
             submissions: submissions_rx,
+            refusals: crate::gateway::Refusals::default(),
             clock: Arc::clone(&clock),
         };
         let committer = Committer {

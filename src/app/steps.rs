@@ -6,6 +6,7 @@
 //! failing event is not kept waiting by the commit of the one before it.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
@@ -24,8 +25,10 @@ use tracing::{debug, error, info, warn};
 use super::replay;
 use crate::{
     api::{Readiness, Submission, SubmitError, problem::chain},
-    clock::{Clock, Timestamp},
-    decision::{Board, EntryKind, Event, GateTx, Input, Outcome, Record, Scope},
+    clock::{Clock, Timestamp, between},
+    decision::{Board, EntryKind, Event, GateTx, Input, Mode, Outcome, Record, Scope},
+    gateway::Refusals,
+    ids::{HoldId, TrunkId},
     store::Store,
 };
 
@@ -42,6 +45,10 @@ const BATCH: usize = 512;
 /// How often it is noted that this controller is alive, when nothing else is written: the most by which a restart
 /// misjudges when the last run ended.
 const ALIVE: Duration = Duration::from_secs(5);
+/// How often refused calls are told to the board, if nothing that may end a hold asks for them earlier. Each time is a row
+/// of the journal of some 100 bytes, and 30 more for each trunk: a dialer that never stops trying on a held trunk adds at
+/// most 86,400 of them a day, about 11 MB, which the journal's retention bounds. Holds and trunks are rewritten in place.
+const COUNTED: Duration = Duration::from_secs(1);
 /// How long is waited between attempts at a store that fails: first, and at most.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// How long a store that fails is tried on stopping.
@@ -61,6 +68,8 @@ struct Decided {
 /// an entry of each PBX, and the journal goes on from a `start` row.
 struct Backlog {
     decided: Decided,
+    /// Where each hold stands among those decided: of one that only counts calls, the last word is enough.
+    holds: HashMap<HoldId, usize>,
     steps: u64,
     dropped_records: u64,
 }
@@ -69,6 +78,7 @@ impl Backlog {
     fn new(first: Decided) -> Self {
         let mut backlog = Self {
             decided: Decided { step: first.step, outcome: Outcome::default(), done: Vec::new() },
+            holds: HashMap::new(),
             steps: 0,
             dropped_records: 0,
         };
@@ -111,7 +121,15 @@ impl Backlog {
         kept.campaigns.extend(campaigns);
         kept.pbxs.extend(pbxs);
         kept.minted = minted.or(kept.minted);
-        kept.holds.extend(holds);
+        for hold in holds {
+            match self.holds.get(&hold.id).and_then(|&place| kept.holds.get_mut(place)) {
+                Some(known) => *known = hold,
+                None => {
+                    self.holds.insert(hold.id.clone(), kept.holds.len());
+                    kept.holds.push(hold);
+                }
+            }
+        }
         for incident in incidents {
             kept.incidents.retain(|known| known.id != incident.id);
             kept.incidents.push(incident);
@@ -123,7 +141,7 @@ impl Backlog {
 
     /// As one step: what was dropped is said, and the journal begins anew with the board as it is.
     fn close(self, board: &Board, at: Timestamp) -> Decided {
-        let Self { mut decided, steps, dropped_records } = self;
+        let Self { mut decided, holds: _, steps, dropped_records } = self;
         warn!(steps, records = dropped_records, "steps decided while the store did not answer are stored as one");
         for (pbx, _) in board.pbxs() {
             decided.outcome.records.push(Record {
@@ -154,6 +172,8 @@ pub struct Decider {
     pub inputs: mpsc::Receiver<Input>,
     /// What people and dialers ask for.
     pub submissions: mpsc::Receiver<Submission>,
+    /// What the gateway refused.
+    pub refusals: Refusals,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
 }
@@ -201,10 +221,11 @@ impl Decider {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut step = 0;
         let mut backlog: Option<Backlog> = None;
-        loop {
+        let mut counted = Counted::default();
+        'deciding: loop {
             let (input, done) = tokio::select! {
                 room = commits.reserve(), if backlog.is_some() => {
-                    let Ok(room) = room else { break };
+                    let Ok(room) = room else { break 'deciding };
                     if let Some(backlog) = backlog.take() {
                         room.send(self.close(backlog));
                     }
@@ -212,35 +233,52 @@ impl Decider {
                 }
                 input = self.inputs.recv() => match input {
                     Some(input) => (input, None),
-                    None => break,
+                    None => break 'deciding,
                 },
                 Some(submission) = self.submissions.recv() => (submission.input, Some(submission.done)),
                 _ = ticks.tick() => (Input::Tick { at: self.clock.now() }, None),
             };
+            let refused = counted.before(&input, &self).map(|input| (input, None));
+            for (input, done) in refused.into_iter().chain([(input, done)]) {
+                step += 1;
+                let outcome = self.board.write().unwrap_or_else(PoisonError::into_inner).step(&input);
+                if let Input::Configured { policy, .. } = &input {
+                    self.gate.observing(policy.mode == Mode::Observe);
+                }
+                self.tell_names(&outcome);
+                self.gate.close(step, &outcome.gate);
+                self.gate.forget(outcome.trunks.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id));
+                tell(&outcome);
+                if done.is_none() && outcome == Outcome::default() {
+                    continue;
+                }
+                let decided = Decided { step, outcome, done: done.into_iter().collect() };
+                match &mut backlog {
+                    Some(backlog) => backlog.add(decided),
+                    None => match commits.try_send(decided) {
+                        Ok(()) => {}
+                        Err(TrySendError::Full(decided)) => {
+                            error!("too much waits for the store; what is decided now will be stored as one step");
+                            backlog = Some(Backlog::new(decided));
+                        }
+                        // The committer outlives this loop, so a closed channel means that it gave up or panicked.
+                        Err(TrySendError::Closed(_)) => {
+                            error!("the committer is gone; deciding stops");
+                            break 'deciding;
+                        }
+                    },
+                }
+            }
+        }
+        // The gateway stopped before: what it refused last is told to the board while the store can still be told.
+        if let Some(input) = counted.rest(&self) {
             step += 1;
             let outcome = self.board.write().unwrap_or_else(PoisonError::into_inner).step(&input);
-            self.tell_names(&outcome);
-            self.gate.close(step, &outcome.gate);
-            self.gate.forget(outcome.trunks.iter().filter(|(_, record)| record.is_none()).map(|(id, _)| id));
-            tell(&outcome);
-            if done.is_none() && outcome == Outcome::default() {
-                continue;
-            }
-            let decided = Decided { step, outcome, done: done.into_iter().collect() };
+            let decided = Decided { step, outcome, done: Vec::new() };
             match &mut backlog {
                 Some(backlog) => backlog.add(decided),
-                None => match commits.try_send(decided) {
-                    Ok(()) => {}
-                    Err(TrySendError::Full(decided)) => {
-                        error!("too much waits for the store; what is decided now will be stored as one step");
-                        backlog = Some(Backlog::new(decided));
-                    }
-                    // The committer outlives this loop, so a closed channel means that it gave up or panicked.
-                    Err(TrySendError::Closed(_)) => {
-                        error!("the committer is gone; deciding stops");
-                        break;
-                    }
-                },
+                // The committer gave up: it has said so.
+                None => drop(commits.send(decided).await),
             }
         }
         if let Some(backlog) = backlog {
@@ -266,6 +304,68 @@ impl Decider {
     fn close(&self, backlog: Backlog) -> Decided {
         let board = self.board.read().unwrap_or_else(PoisonError::into_inner);
         backlog.close(&board, self.clock.now())
+    }
+}
+
+/// Refused calls on their way to the board.
+///
+/// A notice that a hold is over must have all of its calls, but most inputs end none: so what was counted waits for
+/// [`COUNTED`], and goes before every input that may end a hold on a trunk that it is about. A failing event is kept
+/// waiting by no other trunk's count.
+#[derive(Debug, Default)]
+struct Counted {
+    waiting: BTreeMap<TrunkId, u64>,
+    last: Option<Timestamp>,
+}
+
+impl Counted {
+    /// What must be stepped before `input`, if anything must.
+    fn before(&mut self, input: &Input, decider: &Decider) -> Option<Input> {
+        self.collect(&decider.refusals);
+        if self.waiting.is_empty() {
+            return None;
+        }
+        let at = input.at();
+        match input {
+            Input::Configured { .. } | Input::Started { .. } | Input::Pbx { .. } | Input::Operator { .. } => {
+                Some(self.take(at))
+            }
+            Input::Seen(seen) => {
+                let count = self.waiting.remove(&seen.trunk)?;
+                Some(Input::Refused { at, calls: [(seen.trunk.clone(), count)].into() })
+            }
+            Input::Tick { .. } => {
+                // A clock that was set back must not keep them waiting.
+                let long_ago = self.last.is_none_or(|last| at < last || between(last, at) >= COUNTED);
+                let due = || {
+                    let board = decider.board.read().unwrap_or_else(PoisonError::into_inner);
+                    self.waiting.keys().any(|trunk| board.trunk(trunk).is_some_and(|record| record.is_due(at)))
+                };
+                (long_ago || due()).then(|| self.take(at))
+            }
+            Input::Diagnosed { .. }
+            | Input::Healed { .. }
+            | Input::Campaign { .. }
+            | Input::Receipt { .. }
+            | Input::Refused { .. } => None,
+        }
+    }
+
+    /// What is left at the end.
+    fn rest(&mut self, decider: &Decider) -> Option<Input> {
+        self.collect(&decider.refusals);
+        (!self.waiting.is_empty()).then(|| self.take(decider.clock.now()))
+    }
+
+    fn collect(&mut self, refusals: &Refusals) {
+        for (trunk, count) in refusals.take() {
+            *self.waiting.entry(trunk).or_default() += count;
+        }
+    }
+
+    fn take(&mut self, at: Timestamp) -> Input {
+        self.last = Some(at);
+        Input::Refused { at, calls: std::mem::take(&mut self.waiting) }
     }
 }
 
@@ -425,6 +525,7 @@ mod tests {
             gate: tx.clone(),
             inputs: inputs_rx,
             submissions,
+            refusals: Refusals::default(),
             clock: Arc::new(Still(at)),
         };
         let tasks = tokio_util::task::TaskTracker::new();

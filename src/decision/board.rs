@@ -63,6 +63,16 @@ pub struct TrunkRecord {
     pub diagnosis: Option<Diagnosed>,
     /// What the gate said last.
     pub gate: GateState,
+    /// Calls that were refused since the gate last closed; while it allows, of the time that it last held.
+    #[serde(default)]
+    pub refused_calls: u64,
+    /// Those of them that no hold has counted and no entry of history tells yet: the gate closes before a hold begins,
+    /// and what was refused in the last instant before it opened is heard of after.
+    #[serde(default)]
+    pub refused_without_hold: u64,
+    /// The gate is closed for a hold, or was since it closed: when it allows again, that is a release.
+    #[serde(default)]
+    pub(crate) held: bool,
     /// When its health may change by itself; reckoned anew after each fold.
     #[serde(skip)]
     pub(crate) due: Option<Timestamp>,
@@ -73,6 +83,14 @@ impl TrunkRecord {
     #[must_use]
     pub fn hold(&self) -> Option<&Hold> {
         self.operator_hold.as_ref().or(self.policy_hold.as_ref())
+    }
+
+    /// Whether the next tick, at `now`, may change it: its health, an operator's hold or an override is due.
+    #[must_use]
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        let expires = self.operator_hold.as_ref().and_then(|hold| hold.until);
+        let overridden = self.override_.as_ref().map(|over| over.until);
+        [self.due, expires, overridden].into_iter().flatten().any(|instant| instant <= now)
     }
 }
 

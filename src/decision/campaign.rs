@@ -76,6 +76,9 @@ pub struct Claim {
     pub since: Timestamp,
     /// How far it got.
     pub stage: Stage,
+    /// Calls that were refused by those holds on its trunks that ended since the pause was decided.
+    #[serde(default)]
+    pub refused_calls: u64,
 }
 
 impl Claim {

@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::{
     board::TrunkRecord,
     campaign::{Campaign, CampaignState, Claim, Origin, Stage},
-    hold::By,
+    hold::{By, Hold},
     incidents::PACE,
     input::{CampaignReport, ReceiptOutcome},
     outcome::{MessageType, Recipient, Settled},
     policy::{CampaignSpec, DialerPolicy, HoldWhen, Mode},
-    step::Step,
+    step::{Step, with_refused},
 };
 use crate::{
     clock::{Timestamp, after},
@@ -380,9 +380,24 @@ impl Step<'_> {
                 trunk: blocking.trunk.clone(),
                 since: self.at,
                 stage: Stage::Pausing { message, left, behind },
+                refused_calls: 0,
             });
         }
         self.concerned.insert(key.clone());
+    }
+
+    /// A hold ended: what it refused is added up for those that stand still on its trunk, to be told when they resume.
+    pub(super) fn credit(&mut self, hold: &Hold) {
+        if hold.refused_calls == 0 {
+            return;
+        }
+        for (key, campaign) in &mut self.board.campaigns {
+            let dials = campaign.spec.trunks.contains(&hold.trunk);
+            if let Some(claim) = campaign.claim.as_mut().filter(|claim| dials || claim.trunk == hold.trunk) {
+                claim.refused_calls = claim.refused_calls.saturating_add(hold.refused_calls);
+                self.concerned.insert(key.clone());
+            }
+        }
     }
 
     fn carry_over(&mut self, key: &CampaignKey, blocking: &Blocking) {
@@ -426,7 +441,9 @@ impl Step<'_> {
         }
         let gate = self.board.trunks.get(&claim.trunk).map(|record| record.gate.reason.as_str());
         let reason = format!("{} is {}", claim.trunk, gate.unwrap_or("not known any more"));
-        let data = self.data(key, &claim.hold, &reason, claim.since);
+        let reason = with_refused(reason, claim.refused_calls);
+        let mut data = self.data(key, &claim.hold, &reason, claim.since);
+        data["refused_calls"] = claim.refused_calls.into();
         let message =
             self.send(Recipient::Dialer(key.dialer.clone()), Some(key.clone()), MessageType::CampaignResume, &data);
         self.event(MessageType::CampaignResume.as_str(), data);

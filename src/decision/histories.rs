@@ -93,6 +93,10 @@ fn told(at: f64, id: &str, state: CampaignState) -> Input {
     Input::Campaign { at: noon(at), report }
 }
 
+fn refused(at: f64, name: &str, calls: u64) -> Input {
+    Input::Refused { at: noon(at), calls: [(trunk(name), calls)].into() }
+}
+
 fn act(at: f64, name: &str, act: Act) -> Input {
     Input::Operator { at: noon(at), name: "ada".to_owned(), trunks: vec![trunk(name)], act }
 }
@@ -108,6 +112,9 @@ struct Run {
     /// Whether the dialer answers at all.
     answers: bool,
     unanswered: Vec<Message>,
+    sent: Vec<Message>,
+    records: Vec<Record>,
+    events: Vec<Event>,
     inputs: Vec<Input>,
     second: f64,
 }
@@ -121,6 +128,9 @@ impl Run {
             was_running: Some(true),
             answers: true,
             unanswered: vec![],
+            sent: vec![],
+            records: vec![],
+            events: vec![],
             inputs: vec![],
             second: -61.0,
         };
@@ -138,6 +148,9 @@ impl Run {
     fn step(&mut self, input: &Input) {
         self.inputs.push(input.clone());
         let out = self.board.step(input);
+        self.records.extend(out.records.iter().cloned());
+        self.events.extend(out.events.iter().cloned());
+        self.sent.extend(out.messages.iter().cloned());
         for event in &out.events {
             let at = second(event.at);
             let show = match event.kind.as_str() {
@@ -191,6 +204,20 @@ impl Run {
 
     fn without_gate(&self) -> Vec<(f64, &str)> {
         self.shown().into_iter().filter(|(_, what)| !what.starts_with("gate")).collect()
+    }
+
+    /// What the history has of the gate and of holds: `(second, outcome, calls refused, of them without a hold)`.
+    fn counts(&self, kind: EntryKind) -> Vec<(f64, &str, Option<u64>, Option<u64>)> {
+        let of = |record: &&Record| record.kind == kind && record.at >= noon(0.0);
+        let count = |record: &Record, what: &str| record.detail.get(what).and_then(serde_json::Value::as_u64);
+        let shown = |record| (count(record, "refused_calls"), count(record, "refused_without_hold"));
+        (self.records.iter().filter(of))
+            .map(|record| (second(record.at), record.to.as_str(), shown(record).0, shown(record).1))
+            .collect()
+    }
+
+    fn released(&self, name: &str) -> Option<f64> {
+        self.board.trunk(&trunk(name)).unwrap().gate.released.map(second)
     }
 
     fn status(&self, name: &str) -> Health {
@@ -771,4 +798,118 @@ fn an_incident_does_not_wait_for_a_person() {
     let claim = run.board.campaign(&key("7")).unwrap().claim.as_ref();
     assert_eq!(claim.map(|claim| &claim.stage), Some(&Stage::LeftToPerson));
     assert!(run.board.incidents.is_empty(), "{:?}", run.board.incidents);
+}
+
+#[test]
+fn refused_calls_are_counted_once_and_told_at_the_release() {
+    let inputs = [
+        event(0.0, "airtel", Unregistered),
+        refused(5.0, "airtel", 3),
+        refused(20.0, "airtel", 1200),
+        event(30.0, "airtel", Registered),
+        refused(40.0, "airtel", 1),
+        refused(61.0, "airtel", 2),
+    ];
+    let run = one().run(&inputs, 100.0);
+    assert_eq!(
+        run.counts(EntryKind::Gate),
+        [(0.0, "hold", None, None), (60.0, "allow", Some(1204), Some(3))],
+        "those before the hold are the gate's, and no hold's"
+    );
+    assert_eq!(run.counts(EntryKind::Hold), [(15.0, "held", None, None), (60.0, "released", Some(1201), None)]);
+    let of = |kind: &str, key: &str| {
+        let found: Vec<_> =
+            run.events.iter().filter(|event| event.kind == kind).map(|event| event.data[key].clone()).collect();
+        found
+    };
+    assert_eq!(of("hold.ended", "refused_calls"), [1201]);
+    let notice = run.sent.iter().rfind(|message| message.kind == MessageType::TrunkHealth).unwrap();
+    let data = &notice.body["data"];
+    assert_eq!((&data["to"], &data["refused_calls"]), (&"stable".into(), &1204.into()));
+    assert!(data["reason"].as_str().unwrap().ends_with("; 1,204 calls not burned"), "{data}");
+    let resume = run.sent.iter().find(|message| message.kind == MessageType::CampaignResume).unwrap();
+    let data = &resume.body["data"];
+    assert_eq!(data["refused_calls"], 1201);
+    assert!(data["reason"].as_str().unwrap().ends_with("; 1,201 calls not burned"), "{data}");
+    // What was refused before the gate opened and heard of after it is told by the next entry, and starts no new count.
+    let run = run.run(&[event(101.0, "airtel", Rejected), refused(102.0, "airtel", 7)], 103.0);
+    assert_eq!(run.counts(EntryKind::Gate)[2..], [(101.0, "hold", None, Some(2))]);
+    let record = run.board.trunk(&trunk("airtel")).unwrap();
+    assert_eq!((record.refused_calls, record.refused_without_hold, record.hold().unwrap().refused_calls), (7, 0, 7));
+}
+
+#[test]
+fn a_later_change_of_health_tells_of_no_calls_again() {
+    let inputs = [event(0.0, "airtel", Rejected), refused(5.0, "airtel", 9), event(10.0, "airtel", Registered)];
+    let mut run = one().run(&inputs, 100.0);
+    let qualified = |at, status| {
+        let contact = crate::ids::ContactUri::try_from("sip:carrier").unwrap();
+        let fact = Fact::Contact { contact, status, rtt: None };
+        Input::Seen(Observation { trunk: trunk("airtel"), at: noon(at), fact })
+    };
+    use crate::observation::ContactStatus::{Reachable, Unreachable};
+    let sent = run.sent.len();
+    let changes = [(110.0, Reachable), (120.0, Unreachable), (130.0, Reachable)];
+    run = run.run(&changes.map(|(at, status)| qualified(at, status)), 140.0);
+    let notices = &run.sent[sent..];
+    assert!(!notices.is_empty(), "its health changed");
+    assert!(notices.iter().all(|notice| notice.body["data"]["refused_calls"] == 0), "{notices:?}");
+}
+
+#[test]
+fn refused_calls_are_the_hold_s_that_counts_and_no_unknown_trunk_s() {
+    let hold = act(10.0, "airtel", Act::Hold { reason: "works".to_owned(), lasting: None });
+    let inputs = [
+        event(0.0, "airtel", Rejected),
+        refused(5.0, "airtel", 4),
+        hold,
+        refused(15.0, "airtel", 5),
+        refused(16.0, "nobody", 6),
+    ];
+    let run = one().run(&inputs, 20.0);
+    let record = run.board.trunk(&trunk("airtel")).unwrap();
+    let of = |hold: &Option<Hold>| hold.as_ref().unwrap().refused_calls;
+    assert_eq!((of(&record.policy_hold), of(&record.operator_hold), record.refused_calls), (4, 5, 9));
+    assert_eq!(run.board.trunk(&trunk("nobody")), None);
+}
+
+#[test]
+fn a_release_is_the_end_of_a_hold_and_of_nothing_else() {
+    let fails = [event(0.0, "airtel", Rejected), event(10.0, "airtel", Registered)];
+    let reloads = [event(100.0, "airtel", Unregistered), event(107.0, "airtel", Registered)];
+    let run = one().run(&reloads, 120.0);
+    assert_eq!(run.released("airtel"), None, "a gate that closed for seconds, without a hold, released nothing");
+    let run = one().run(&fails, 30.0);
+    assert_eq!(run.released("airtel"), None);
+    let run = run.run(&[], 50.0);
+    assert_eq!(run.released("airtel"), Some(40.0));
+    let mut run = run.run(&reloads, 120.0);
+    assert_eq!(run.released("airtel"), Some(40.0), "and changes nothing about the last release");
+    // A restart: the board as stored.
+    run.board = serde_json::from_str(&serde_json::to_string(&run.board).unwrap()).unwrap();
+    let up = [
+        Input::Started { at: noon(125.0), unseen_since: noon(121.0) },
+        Input::Configured { at: noon(125.0), policy: Box::new(policy(vec![])) },
+        in_list(126.0, "airtel", Registered),
+        listed(126.0, &["airtel"]),
+    ];
+    let run = run.run(&up, 130.0);
+    assert_eq!(run.released("airtel"), Some(40.0));
+    assert!(run.board.trunk(&trunk("airtel")).unwrap().gate.allow);
+    let run = run.run(&[event(131.0, "airtel", Rejected)], 132.0);
+    assert_eq!(run.released("airtel"), None);
+    let let_go = act(140.0, "airtel", Act::Release { reason: "must call".to_owned(), lasting: None });
+    let run = run.run(&[let_go], 141.0);
+    assert_eq!(run.released("airtel"), Some(140.0), "a person's release is one too");
+}
+
+#[test]
+fn a_hold_that_ends_while_the_gate_is_closed_for_another_reason_is_released_when_it_opens() {
+    let hold = act(0.0, "airtel", Act::Hold { reason: "works".to_owned(), lasting: None });
+    let let_go = act(12.0, "airtel", Act::Release { reason: "done".to_owned(), lasting: None });
+    let inputs = [hold, event(10.0, "airtel", Unregistered), let_go];
+    let run = one().run(&inputs, 15.0);
+    assert!(!run.board.trunk(&trunk("airtel")).unwrap().gate.allow);
+    assert_eq!(run.released("airtel"), None);
+    assert_eq!(run.run(&[event(16.0, "airtel", Registered)], 20.0).released("airtel"), Some(16.0));
 }

@@ -88,6 +88,8 @@ enum Op {
     Abandon(usize),
     Stop(usize),
     Start(usize),
+    /// The gateway refused calls; it may say so after the gate opened.
+    Refuse(usize, u64),
     Configure(bool),
     Restart,
 }
@@ -110,6 +112,7 @@ fn any_op() -> impl Strategy<Value = Op> {
         1 => (0..CAMPAIGNS.len()).prop_map(Op::Abandon),
         1 => (0..CAMPAIGNS.len()).prop_map(Op::Stop),
         1 => (0..CAMPAIGNS.len()).prop_map(Op::Start),
+        4 => (0..TRUNKS.len(), 1_u64..9).prop_map(|(trunk, calls)| Op::Refuse(trunk, calls)),
         1 => any::<bool>().prop_map(Op::Configure),
         1 => Just(Op::Restart),
     ]
@@ -143,6 +146,10 @@ struct World {
     dialed: BTreeMap<CampaignKey, Dialed>,
     open: BTreeSet<HoldId>,
     ended: BTreeSet<HoldId>,
+    /// Calls that were refused, and what was made of them: by holds as stored, and in entries of the gate.
+    refused: u64,
+    by_hold: BTreeMap<HoldId, u64>,
+    unheld: u64,
     /// Pauses the dialer took from a running campaign, and that no resume followed.
     owed: BTreeSet<CampaignKey>,
     /// The journal: inputs, and what was decided.
@@ -170,6 +177,9 @@ impl World {
             dialed: dialed.into(),
             open: BTreeSet::new(),
             ended: BTreeSet::new(),
+            refused: 0,
+            by_hold: BTreeMap::new(),
+            unheld: 0,
             owed: BTreeSet::new(),
             journal: vec![],
             from: Board::new(11),
@@ -189,8 +199,14 @@ impl World {
         self.step += 1;
         self.gate_tx.close(self.step, &out.gate);
         self.gate_tx.open(self.step, &out.gate);
+        for record in out.records.iter().filter(|record| record.kind == EntryKind::Gate) {
+            self.unheld += record.detail["refused_without_hold"].as_u64().unwrap_or(0);
+        }
         for hold in &out.holds {
-            if hold.is_active() {
+            self.by_hold.insert(hold.id.clone(), hold.refused_calls);
+            if matches!(input, Input::Refused { .. }) {
+                assert!(hold.is_active() && self.open.contains(&hold.id), "an ended hold counts no more: {hold:?}");
+            } else if hold.is_active() {
                 assert!(self.open.insert(hold.id.clone()), "a hold begins once: {hold:?}");
             } else {
                 assert!(self.open.remove(&hold.id), "only what began ends, and once: {hold:?}");
@@ -255,11 +271,15 @@ impl World {
             .map(|hold| hold.id.clone())
             .collect();
         assert_eq!(active, self.open, "every hold that began is on the board until it ends");
+        let unheld: u64 = self.board.trunks().map(|(_, record)| record.refused_without_hold).sum();
+        let counted = self.by_hold.values().sum::<u64>() + self.unheld + unheld;
+        assert_eq!(counted, self.refused, "each refused call is counted, and once");
         let enforced = self.board.policy().mode == Mode::Enforce;
         for (id, record) in self.board.trunks() {
             let said = self.gate.state(id);
             assert!(said.is_none_or(|said| said == record.gate), "the gate says what the board says");
             if record.gate.allow && enforced {
+                assert!(!record.held, "{id} is let go of and that is not said: {record:?}");
                 assert!(record.hold().is_none(), "{id} is held and may be dialed: {record:?}");
                 assert!(record.override_.is_some() || record.health.standing == Standing::Clear, "{record:?}");
             }
@@ -273,6 +293,9 @@ impl World {
             assert_eq!(kept_health, health, "what is stored of {id} is what is known");
             assert_eq!((&kept.policy_hold, &kept.operator_hold), (&record.policy_hold, &record.operator_hold));
             assert_eq!((&kept.override_, &kept.gate), (&record.override_, &record.gate));
+            let counts = |of: &TrunkRecord| (of.refused_calls, of.refused_without_hold, of.held);
+            assert_eq!(counts(&kept), counts(record));
+            assert!(record.gate.released.is_none() || record.gate.allow || record.hold().is_none(), "{record:?}");
         }
         assert_eq!(self.stored.campaigns, self.board.campaigns);
     }
@@ -411,6 +434,10 @@ impl World {
             }
             Op::Stop(index) => self.tell(&nth(*index), CampaignState::Stopped),
             Op::Start(index) => self.tell(&nth(*index), CampaignState::Running),
+            Op::Refuse(index, calls) => {
+                self.refused += calls;
+                self.step(Input::Refused { at: self.now, calls: [(trunk(TRUNKS[*index]), *calls)].into() });
+            }
             Op::Configure(observe) => {
                 self.setup.observe = *observe;
                 self.step(Input::Configured { at: self.now, policy: Box::new(policy(self.setup)) });

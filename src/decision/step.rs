@@ -168,15 +168,8 @@ impl Step<'_> {
 
     fn tick(&mut self) {
         let now = self.at;
-        let is_due = |record: &TrunkRecord| {
-            let expires = |hold: &Option<Hold>| hold.as_ref().and_then(|hold| hold.until);
-            [record.due, expires(&record.operator_hold), record.override_.as_ref().map(|o| o.until)]
-                .into_iter()
-                .flatten()
-                .any(|instant| instant <= now)
-        };
         let due: Vec<TrunkId> =
-            self.board.trunks.iter().filter(|(_, record)| is_due(record)).map(|(id, _)| id.clone()).collect();
+            self.board.trunks.iter().filter(|(_, record)| record.is_due(now)).map(|(id, _)| id.clone()).collect();
         for trunk in &due {
             self.see(trunk, Fact::Tick);
         }
@@ -328,6 +321,9 @@ impl Step<'_> {
                 override_: None,
                 diagnosis: None,
                 gate,
+                refused_calls: 0,
+                refused_without_hold: 0,
+                held: false,
                 due: None,
             }
         })
@@ -340,7 +336,7 @@ impl Step<'_> {
         let tick = matches!(fact, Fact::Tick);
         let record = self.ensure(trunk);
         let before = (record.health.status, record.health.reason.clone(), record.health.standing);
-        let since = record.health.since;
+        let (since, allowed) = (record.health.since, record.gate.allow);
         record.health = fold(record.health.clone(), &Observation { trunk: trunk.clone(), at, fact }, &policy);
         record.due = due(&record.health, &policy);
         let (status, reason) = (record.health.status, record.health.reason.clone());
@@ -355,9 +351,11 @@ impl Step<'_> {
         self.publish_gate(trunk);
         if before.0 != status {
             let Some(record) = self.board.trunks.get(trunk) else { return };
+            // Only where this is what let calls through again: later changes must not tell of the same calls twice.
+            let refused = if !allowed && record.gate.allow { record.refused_calls } else { 0 };
             let data = json!({
                 "dialer": null, "campaign": null, "hold": record.hold().map(|hold| &hold.id), "trunks": [trunk],
-                "reason": reason.to_string(), "since": at, "diagnosis": explanation(record), "fallback": [],
+                "reason": with_refused(reason.to_string(), refused), "refused_calls": refused, "since": at, "diagnosis": explanation(record), "fallback": [],
                 "trunk": trunk, "from": before.0, "to": status, "gate": { "allow": record.gate.allow },
             });
             if self.board.policy.notify.iter().any(|target| target.types.contains(&MessageType::TrunkHealth)) {
@@ -435,7 +433,8 @@ impl Step<'_> {
         hold.released_by = Some(by.clone());
         hold.release_reason.clone_from(&reason);
         let held_for = seconds_between(hold.since, self.at);
-        let detail = json!({ "id": hold.id, "by": by, "reason": reason, "held_seconds": held_for });
+        let detail = json!({ "id": hold.id, "by": by, "reason": reason, "held_seconds": held_for,
+            "refused_calls": hold.refused_calls });
         let scope = Scope::Trunk(hold.trunk.clone());
         self.record(scope, EntryKind::Hold, owner(&hold), "released", self.at, detail);
         self.event(
@@ -444,6 +443,7 @@ impl Step<'_> {
             "since": hold.since, "held_seconds": held_for, "refused_calls": hold.refused_calls }),
         );
         self.touched.insert(hold.trunk.clone());
+        self.credit(&hold);
         self.out.holds.push(hold);
     }
 
@@ -484,6 +484,17 @@ impl Step<'_> {
         let Some(record) = self.board.trunks.get_mut(trunk) else { return };
         let mut state = answer(record, mode);
         state.since = if state.allow == record.gate.allow { record.gate.since } else { at };
+        // A gate that closed without a hold (a reload, a restart of ours) and opens again released nothing.
+        let held = !state.allow && (record.held || record.hold().is_some());
+        state.released = match (state.allow, record.held) {
+            (true, true) => Some(at),
+            (true, false) => record.gate.released,
+            (false, _) => record.gate.released.filter(|_| !held),
+        };
+        if record.held != held {
+            record.held = held;
+            self.touched.insert(trunk.clone());
+        }
         if state == record.gate {
             return;
         }
@@ -492,7 +503,18 @@ impl Step<'_> {
         self.touched.insert(trunk.clone());
         if turned {
             let to = if state.allow { "allow" } else { "hold" };
-            let detail = json!({ "reason": state.reason });
+            let mut detail = json!({ "reason": state.reason });
+            let unheld = std::mem::take(&mut record.refused_without_hold);
+            if state.allow {
+                detail["refused_calls"] = record.refused_calls.into();
+                detail["refused_without_hold"] = unheld.into();
+            } else {
+                // Heard of after the gate had opened.
+                if unheld > 0 {
+                    detail["refused_without_hold"] = unheld.into();
+                }
+                record.refused_calls = 0;
+            }
             self.record(Scope::Trunk(trunk.clone()), EntryKind::Gate, "", to, at, detail);
             self.event("gate", json!({ "trunk": trunk, "allow": state.allow, "reason": state.reason }));
         }
@@ -597,8 +619,24 @@ impl Step<'_> {
     }
 
     /// The gateway refused calls on these trunks.
+    ///
+    /// Each call counts once: for the hold that counts ([`TrunkRecord::hold`]: an operator's before the policy's), or for
+    /// none where there is none. What was refused before a hold ended and is told after it is not that hold's any more: an
+    /// ended hold is not on the board. A trunk that is not known keeps no count: a dialer that makes names up must not
+    /// fill the memory.
     fn refused(&mut self, calls: &BTreeMap<TrunkId, u64>) {
-        let _ = calls;
+        for (trunk, &count) in calls.iter().filter(|&(_, &count)| count > 0) {
+            let Some(record) = self.board.trunks.get_mut(trunk) else { continue };
+            record.refused_calls = record.refused_calls.saturating_add(count);
+            match record.operator_hold.as_mut().or(record.policy_hold.as_mut()) {
+                Some(hold) => {
+                    hold.refused_calls = hold.refused_calls.saturating_add(count);
+                    self.out.holds.push(hold.clone());
+                }
+                None => record.refused_without_hold = record.refused_without_hold.saturating_add(count),
+            }
+            self.touched.insert(trunk.clone());
+        }
     }
 
     fn reported(&mut self, report: &CampaignReport) {
@@ -607,6 +645,28 @@ impl Step<'_> {
         }
         self.campaign_reported(report);
     }
+}
+
+/// A reason, with what the time that is over spared: `airtel-reg registered; 1,204 calls not burned`.
+pub(super) fn with_refused(reason: String, calls: u64) -> String {
+    match calls {
+        0 => reason,
+        1 => format!("{reason}; 1 call not burned"),
+        _ => format!("{reason}; {} calls not burned", thousands(calls)),
+    }
+}
+
+/// `1204` as `1,204`.
+fn thousands(count: u64) -> String {
+    let digits = count.to_string();
+    let mut said = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in (0..digits.len()).rev().zip(digits.chars()) {
+        said.push(digit);
+        if place > 0 && place % 3 == 0 {
+            said.push(',');
+        }
+    }
+    said
 }
 
 /// Whose holds a hold is one of: a trunk has at most one active of each, so their history is two series.

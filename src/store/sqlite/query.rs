@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     clock::Timestamp,
-    decision::{EntryKind, Hold, Incident, Scope},
+    decision::{EntryKind, Hold, Incident, Scope, TrunkRecord},
     health::RegisteredWhen,
     ids::TrunkId,
     store::{
@@ -203,7 +203,42 @@ impl SqliteStore {
         .fetch_one(&self.readers)
         .await
         .step("counting refused calls")?;
-        Ok(tally.finish(since, until, u64::try_from(refused).unwrap_or(0)))
+        let unheld = self.refused_without_hold(trunk, since_ms, until_ms).await?;
+        Ok(tally.finish(since, until, u64::try_from(refused).unwrap_or(0).saturating_add(unheld)))
+    }
+}
+
+impl SqliteStore {
+    /// Calls that no hold counts: each time the gate turned, its entry tells of those before; what came since is the
+    /// trunk's own.
+    async fn refused_without_hold(&self, trunk: &TrunkId, since_ms: i64, until_ms: i64) -> Result<u64, StoreError> {
+        const STEP: &str = "counting calls refused without a hold";
+        let told: i64 = sqlx::query_scalar(
+            "select coalesce(sum(json_extract(e.detail, '$.refused_without_hold')), 0)
+             from series s join entry e on e.series_id = s.series_id
+             where s.scope_kind = 'trunk' and s.scope_id = ?1 and s.kind = ?2
+               and e.first_at_ms >= ?3 and e.first_at_ms < ?4",
+        )
+        .bind(trunk.as_str())
+        .bind(EntryKind::Gate.as_str())
+        .bind(since_ms)
+        .bind(until_ms)
+        .fetch_one(&self.readers)
+        .await
+        .step(STEP)?;
+        let body: Option<String> = sqlx::query_scalar("select body from trunk where trunk_id = ?")
+            .bind(trunk.as_str())
+            .fetch_optional(&self.readers)
+            .await
+            .step(STEP)?;
+        let record = body.map(|body| from_json::<TrunkRecord>(&body, || format!("the trunk {trunk}"))).transpose()?;
+        // While the gate holds they may have come at any time since; while it allows, in the instant before it did.
+        let current = record.filter(|record| {
+            let turned_ms = ms(record.gate.since);
+            turned_ms < until_ms && (!record.gate.allow || turned_ms >= since_ms)
+        });
+        let current = current.map_or(0, |record| record.refused_without_hold);
+        Ok(u64::try_from(told).unwrap_or(0).saturating_add(current))
     }
 }
 
