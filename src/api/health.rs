@@ -95,7 +95,7 @@ pub(super) async fn index(State(state): State<ApiState>) -> String {
          GET  /api/v1/gate?trunk=PBX/TRUNK           may I dial on it now?\n\
          GET  /api/v1/holds  /campaigns  /pbxs  /outbox  /incidents\n\
          PUT  /api/v1/campaigns/DIALER/ID            {{\"trunks\":[],\"state\":\"running\"}}\n\
-         GET  /healthz  /readyz\n\
+         GET  /healthz  /readyz  /metrics\n\
          \n\
          In a terminal: trunkwarden trunks\n",
         version = state.version

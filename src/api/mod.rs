@@ -22,6 +22,7 @@ pub mod history;
 pub mod holds;
 pub mod incidents;
 mod listener;
+pub mod metrics;
 pub mod outbox;
 pub mod pbxs;
 pub mod problem;
@@ -88,6 +89,8 @@ pub struct ApiState {
     pub access: Access,
     /// What time it is.
     pub clock: Arc<dyn Clock>,
+    /// Says what was counted elsewhere, as `/metrics` answers it.
+    pub metrics: fn() -> String,
     /// Whether the controller has started, and whether its store answers.
     pub ready: Readiness,
     /// This program's version.
@@ -138,7 +141,7 @@ pub fn router(state: ApiState) -> Router {
         .route("/openapi.json", get(not_yet));
     Router::new()
         .nest("/api/v1", v1)
-        .route("/metrics", get(not_yet))
+        .route("/metrics", get(metrics::metrics))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/", get(health::index))

@@ -166,6 +166,7 @@ impl Controller {
     /// # Errors
     /// The store cannot be opened or read, or the API cannot listen; nothing runs then.
     pub async fn start(parameters: Parameters, clock: Arc<dyn Clock>) -> Result<Self> {
+        crate::telemetry::metrics::install();
         let listener = TcpListener::bind(parameters.listen)
             .await
             .with_context(|| format!("the API cannot listen on {} ([api] listen)", parameters.listen))?;
@@ -292,6 +293,7 @@ impl Controller {
             access: self.access.clone(),
             clock: Arc::clone(&self.clock),
             ready: self.ready.clone(),
+            metrics: crate::telemetry::metrics::render,
             version: env!("CARGO_PKG_VERSION"),
         };
         let stop = self.intake.stop.clone();

@@ -557,4 +557,95 @@ mod tests {
         assert_eq!(last.outcome.events.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), [replay::START]);
         assert!(last.outcome.trunks.contains_key(&trunk) && !last.outcome.gate[&trunk].allow);
     }
+
+    /// A decider of a board with one trunk, which is held.
+    fn holding(at: Timestamp, trunk: &TrunkId) -> (Decider, mpsc::Sender<Input>, mpsc::Sender<Submission>) {
+        let mut board = Board::new(3);
+        let trunks = vec![ListedTrunk { id: trunk.clone(), endpoints: vec![], registrations: vec![] }];
+        board.step(&Input::Started { at, unseen_since: at });
+        board.step(&seen(at, trunk, RegistrationState::Registered));
+        board.step(&Input::Pbx { pbx: trunk.pbx(), at, fact: PbxFact::Listed { trunks } });
+        board.step(&seen(at, trunk, RegistrationState::Rejected));
+        let (inputs, observed) = mpsc::channel(64);
+        let (submissions, waiting) = mpsc::channel(1);
+        let decider = Decider {
+            board: Arc::new(RwLock::new(board)),
+            gate: Gate::new().0,
+            inputs: observed,
+            submissions: waiting,
+            refusals: Refusals::default(),
+            clock: Arc::new(Still(at)),
+        };
+        (decider, inputs, submissions)
+    }
+
+    #[test]
+    fn refused_calls_are_told_once_a_second_and_before_what_may_end_their_hold() {
+        let start = Timestamp::from_second(1_800_000_000).unwrap();
+        let at = |millis| crate::clock::after(start, Duration::from_millis(millis));
+        let (trunk, other) = (TrunkId::try_from("pbx1/airtel").unwrap(), TrunkId::try_from("pbx1/tata").unwrap());
+        let (decider, _inputs, _submissions) = holding(start, &trunk);
+        let mut counted = Counted::default();
+        let refuse = || decider.refusals.count(&trunk);
+        let mut told = |input: &Input| match counted.before(input, &decider) {
+            Some(Input::Refused { calls, at }) if at == input.at() => calls.get(&trunk).copied(),
+            None => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(told(&Input::Tick { at: at(0) }), None, "nothing was refused");
+        refuse();
+        assert_eq!(told(&Input::Tick { at: at(250) }), Some(1));
+        refuse();
+        refuse();
+        assert_eq!(told(&Input::Tick { at: at(500) }), None);
+        assert_eq!(told(&seen(at(600), &other, RegistrationState::Rejected)), None, "another trunk's event");
+        assert_eq!(told(&Input::Tick { at: at(1250) }), Some(2));
+        refuse();
+        assert_eq!(told(&seen(at(1300), &trunk, RegistrationState::Registered)), Some(1));
+        refuse();
+        let act = crate::decision::Act::Release { reason: "x".to_owned(), lasting: None };
+        let released = Input::Operator { at: at(1400), name: "ada".to_owned(), trunks: vec![trunk.clone()], act };
+        assert_eq!(told(&released), Some(1));
+        refuse();
+        assert_eq!(told(&Input::Tick { at: at(1500) }), None);
+        decider.board.write().unwrap().step(&seen(at(1600), &trunk, RegistrationState::Registered));
+        assert_eq!(told(&Input::Tick { at: at(31_599) }), Some(1));
+        refuse();
+        assert_eq!(told(&Input::Tick { at: at(31_600) }), Some(1), "the recovery is over with this tick");
+        refuse();
+        assert_eq!(told(&Input::Tick { at: at(0) }), Some(1), "the clock was set back");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_refused_last_is_stored_when_deciding_ends() {
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let trunk = TrunkId::try_from("pbx1/airtel").unwrap();
+        let (decider, inputs, _submissions) = holding(at, &trunk);
+        decider.refusals.count(&trunk);
+        drop(inputs);
+        let (commits, mut decided) = mpsc::channel(8);
+        decider.run(commits).await;
+        let mut refused = Vec::new();
+        while let Some(one) = decided.recv().await {
+            refused.extend(one.outcome.holds.iter().map(|hold| hold.refused_calls));
+        }
+        assert_eq!(refused, [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_gate_knows_that_nothing_is_held_while_observing() {
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let trunk = TrunkId::try_from("pbx1/airtel").unwrap();
+        for (mode, observing) in [(Mode::Observe, true), (Mode::Enforce, false)] {
+            let (mut decider, inputs, _submissions) = holding(at, &trunk);
+            let (tx, gate) = Gate::new();
+            tx.observing(!observing);
+            decider.gate = tx;
+            let policy = Box::new(crate::decision::ControlPolicy { mode, ..Default::default() });
+            inputs.send(Input::Configured { at, policy }).await.unwrap();
+            drop(inputs);
+            decider.run(mpsc::channel(8).0).await;
+            assert_eq!(gate.is_observing(), observing);
+        }
+    }
 }

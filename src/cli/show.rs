@@ -55,8 +55,13 @@ pub(super) async fn trunks(
     if common.json {
         return print_json(&answer);
     }
-    let rows = answer.read::<Items<Trunk>>()?.items.into_iter().map(|trunk| {
-        vec![
+    let trunks = answer.read::<Items<Trunk>>()?.items;
+    let refused = |trunk: &Trunk| trunk.hold.as_ref().map_or(0, |hold| hold.refused_calls);
+    // Without a gateway nothing is ever refused, and the reason needs the room.
+    let any_refused = trunks.iter().any(|trunk| refused(trunk) > 0);
+    let rows = trunks.into_iter().map(|trunk| {
+        let calls = refused(&trunk);
+        let mut row = vec![
             trunk.id.to_string(),
             trunk.health.to_string(),
             style.time(trunk.since),
@@ -64,9 +69,16 @@ pub(super) async fn trunks(
             if trunk.gate.allow { "allow" } else { "hold" }.to_owned(),
             trunk.registration.state,
             style.reason(&beside(&trunk.gate.reason, trunk.health)),
-        ]
+        ];
+        if any_refused {
+            row.insert(5, if calls > 0 { calls.to_string() } else { String::new() });
+        }
+        row
     });
-    let header = ["TRUNK", "HEALTH", "SINCE", "AGE", "GATE", "REGISTRATION", "REASON"];
+    let mut header = vec!["TRUNK", "HEALTH", "SINCE", "AGE", "GATE", "REGISTRATION", "REASON"];
+    if any_refused {
+        header.insert(5, "REFUSED");
+    }
     let none = if query.is_empty() {
         "no trunks: no PBX has listed any yet; `trunkwarden check` says why"
     } else {
@@ -189,7 +201,15 @@ fn detail(style: &Style, detail: &Value, from: Option<&str>, at: Timestamp) -> S
         (subject, reason) => parts.extend(subject.or(reason)),
     }
     parts.extend(lasted(from, "after_seconds").or_else(|| lasted(Some("held"), "held_seconds")));
-    let told = ["subject", "by", "reason", "after_seconds", "held_seconds"];
+    let calls = |key: &str| map.get(key).and_then(Value::as_u64).filter(|&calls| calls > 0);
+    let unheld = calls("refused_without_hold");
+    match (calls("refused_calls"), unheld) {
+        (Some(calls), Some(unheld)) => parts.push(format!("{calls} calls refused ({unheld} without a hold)")),
+        (Some(calls), None) => parts.push(format!("{calls} calls refused")),
+        (None, Some(unheld)) => parts.push(format!("{unheld} more calls refused before")),
+        (None, None) => {}
+    }
+    let told = ["subject", "by", "reason", "after_seconds", "held_seconds", "refused_calls", "refused_without_hold"];
     for (key, value) in map {
         let plain = match value.as_f64().filter(|_| value.is_f64()) {
             Some(number) => format!("{number:.1}"),
@@ -305,6 +325,7 @@ pub(super) async fn holds(client: &Client, common: &Common, style: &Style, all: 
             style.maybe_time(hold.until),
             hold.by.to_string(),
             hold.campaigns.len().to_string(),
+            hold.refused_calls.to_string(),
             hold.id.to_string(),
             style.reason_at(&hold.reason, hold.since),
         ];
@@ -313,7 +334,7 @@ pub(super) async fn holds(client: &Client, common: &Common, style: &Style, all: 
         }
         row
     });
-    let mut header = vec!["TRUNK", "SINCE", "AGE", "UNTIL", "BY", "CAMPAIGNS", "ID", "REASON"];
+    let mut header = vec!["TRUNK", "SINCE", "AGE", "UNTIL", "BY", "CAMPAIGNS", "REFUSED", "ID", "REASON"];
     if all {
         header.insert(4, "RELEASED");
     }
@@ -405,6 +426,12 @@ mod tests {
             detail(json!({"subject": "policy", "by": "policy", "reason": reason, "until": null, "id": "hold_1"})),
             "by policy: airtel-reg rejected for 3m id=hold_1"
         );
+        assert_eq!(
+            detail(json!({"reason": "down", "refused_calls": 12, "refused_without_hold": 3})),
+            "down 12 calls refused (3 without a hold)"
+        );
+        assert_eq!(detail(json!({"reason": "down", "refused_calls": 0, "refused_without_hold": 0})), "down");
+        assert_eq!(detail(json!({"reason": "down", "refused_without_hold": 2})), "down 2 more calls refused before");
     }
 
     #[test]

@@ -30,6 +30,7 @@ use trunkwarden::{
         Board, CampaignSpec, ControlPolicy, DialerPolicy, Gate, GateTx, HoldWhen, Input, ListedRegistration,
         ListedTrunk, Mode, PbxFact,
     },
+    gateway::Refusals,
     ids::{CampaignId, CampaignKey, ContactUri, DialerId, EndpointName, PbxId, RegistrationName, TrunkId},
     observation::{ContactStatus, Fact, Observation, RegistrationState, Source},
     store::{self, Store},
@@ -131,11 +132,13 @@ struct Setup {
     /// Whether anybody takes submissions, and how many may wait.
     deciding: bool,
     queue: usize,
+    /// What a gateway would count.
+    refusals: Refusals,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { mode: Mode::Enforce, tokens: Vec::new(), deciding: true, queue: 16 }
+        Self { mode: Mode::Enforce, tokens: Vec::new(), deciding: true, queue: 16, refusals: Refusals::default() }
     }
 }
 
@@ -167,6 +170,7 @@ async fn start_with(setup: Setup) -> Server {
             gate: gate_tx.clone(),
             inputs: observed,
             submissions: waiting,
+            refusals: setup.refusals.clone(),
             clock: Arc::clone(&clock) as _,
         };
         let committer = Committer {
@@ -204,6 +208,7 @@ async fn start_with(setup: Setup) -> Server {
         access: Access::new(setup.tokens),
         clock: Arc::clone(&clock) as _,
         ready: ready.clone(),
+        metrics: || "counted_elsewhere 7\n".to_owned(),
         version: "0.0.0-test",
     };
     let stopped = stop.clone();
@@ -467,7 +472,7 @@ async fn what_is_not_there_says_so_with_a_stable_code() {
     let reply = server.send(server.http.delete(server.url("/api/v1/trunks"))).await;
     reply.problem(405, "method_not_allowed");
     assert_eq!(reply.headers[header::ALLOW], "GET,HEAD");
-    for path in ["/api/v1/events", "/api/v1/openapi.json", "/metrics"] {
+    for path in ["/api/v1/events", "/api/v1/openapi.json"] {
         server.get(path).await.problem(501, "not_yet");
     }
     server.stop().await;
@@ -675,6 +680,75 @@ async fn an_operator_holds_and_releases() {
     let reason = gate["reason"].as_str().unwrap();
     assert!(reason.starts_with("released by operator:cli until "), "{gate}");
     assert!(reason.contains("(I know better) although down"), "{gate}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn refused_calls_are_told_of_a_hold_its_release_and_the_trunk() {
+    let refusals = Refusals::default();
+    let server = start_with(Setup { refusals: refusals.clone(), ..Setup::default() }).await;
+    server.post("/api/v1/trunks/pbx1/airtel/hold", &json!({"reason": "works"})).await.ok();
+    for _ in 0..1204 {
+        refusals.count(&trunk("pbx1/airtel"));
+    }
+    refusals.count(&trunk("pbx1/tata"));
+    // What is counted is told once a second.
+    server.clock.advance(Duration::from_secs(2));
+    let told = async || server.get("/api/v1/trunks/pbx1/airtel").await.ok()["hold"]["refused_calls"] == 1204;
+    tokio::time::timeout(Duration::from_secs(10), async {
+        while !told().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await
+    .unwrap();
+    let active = server.get("/api/v1/holds?active=true").await.ok();
+    let counts: Vec<_> =
+        active["items"].as_array().unwrap().iter().map(|hold| (&hold["trunk"], &hold["refused_calls"])).collect();
+    assert_eq!(counts, [(&json!("pbx1/airtel"), &json!(1204)), (&json!("pbx1/tata"), &json!(1))]);
+    let output = server.cli(&["holds"]).await;
+    assert!(stdout(&output).contains("REFUSED") && stdout(&output).contains("1204"), "{}", stdout(&output));
+    let output = server.cli(&["trunks"]).await;
+    assert!(stdout(&output).contains("REFUSED") && stdout(&output).contains("1204"), "{}", stdout(&output));
+
+    // And without waiting for that before a release, which must have all of them.
+    refusals.count(&trunk("pbx1/airtel"));
+    let released = server.post("/api/v1/trunks/pbx1/airtel/release", &json!({"reason": "done"})).await.ok();
+    assert_eq!(released["refused_calls"], 1205);
+    let ended = server.get("/api/v1/holds?active=false").await.ok();
+    assert_eq!(ended["items"][0]["refused_calls"], 1205, "the store has it too");
+    let entries = server.get("/api/v1/trunks/pbx1/airtel/history?kind=gate,hold").await.ok();
+    let detail = |kind: &str| {
+        let of = |entry: &&Value| entry["kind"] == kind;
+        entries["items"].as_array().unwrap().iter().find(of).map(|entry| entry["detail"].clone()).unwrap()
+    };
+    assert_eq!(detail("hold")["refused_calls"], 1205);
+    assert_eq!((&detail("gate")["refused_calls"], &detail("gate")["refused_without_hold"]), (&json!(1205), &json!(0)));
+    let available = server.get("/api/v1/trunks/pbx1/airtel/availability?since=1h").await.ok();
+    assert_eq!(available["calls_refused"], 1205);
+    let output = server.cli(&["history", "pbx1/airtel", "--kind", "hold"]).await;
+    assert!(stdout(&output).contains("1205 calls refused"), "{}", stdout(&output));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_tell_of_trunks_gates_and_holds_and_of_what_was_counted_elsewhere() {
+    let server = start().await;
+    let reply = server.get("/metrics").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(reply.headers[header::CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+    for line in [
+        "# TYPE trunkwarden_trunk_health gauge",
+        "trunkwarden_trunk_health{trunk=\"pbx1/tata\",health=\"down\"} 1",
+        "trunkwarden_trunk_health{trunk=\"pbx1/tata\",health=\"stable\"} 0",
+        "trunkwarden_trunk_gate_allow{trunk=\"pbx1/airtel\"} 1",
+        "trunkwarden_trunk_gate_allow{trunk=\"pbx1/tata\"} 0",
+        "trunkwarden_holds_active 1",
+        "trunkwarden_hold_refused_calls{trunk=\"pbx1/tata\"} 0",
+        "counted_elsewhere 7",
+    ] {
+        assert!(reply.text.lines().any(|said| said == line), "{line}\n{}", reply.text);
+    }
     server.stop().await;
 }
 

@@ -537,6 +537,40 @@ pub(crate) async fn calls_refused_are_those_of_holds_in_the_span(backend: &impl 
     assert_eq!((of(10, 50).await, of(0, 50).await, of(10, 40).await), (6, 9, 3));
 }
 
+pub(crate) async fn calls_refused_without_a_hold_are_those_of_the_gate(backend: &impl Backend) {
+    let store = backend.open().await;
+    let gate =
+        |to, second, detail| Record { detail, ..record(&Scope::Trunk(airtel()), EntryKind::Gate, "", to, second) };
+    let mut current = trunk_record("pbx1/airtel");
+    current["refused_without_hold"] = 7.into();
+    current["gate"]["since"] = serde_json::to_value(at(60)).unwrap();
+    let outcome = |current: &Value| Outcome {
+        trunks: BTreeMap::from([(airtel(), Some(serde_json::from_value(current.clone()).unwrap()))]),
+        ..Outcome::default()
+    };
+    let told = vec![
+        gate("hold", 10, json!({"reason": "x"})),
+        gate("allow", 20, json!({"reason": "x", "refused_calls": 9, "refused_without_hold": 4})),
+        gate("hold", 30, json!({"reason": "x", "refused_without_hold": 1})),
+        gate("allow", 40, json!({"reason": "x", "refused_calls": 3, "refused_without_hold": 0})),
+        gate("hold", 60, Value::Null),
+    ];
+    commit(&*store, &[Outcome { holds: vec![hold("in", 32, Some(40))], ..records(told) }, outcome(&current)]).await;
+    let of = async |since, until| {
+        store.availability(&airtel(), at(since), at(until), RegisteredWhen::Any).await.unwrap().calls_refused
+    };
+    assert_eq!(of(0, 50).await, 4 + 1 + 3);
+    assert_eq!(of(20, 30).await, 4, "each turn of the gate is in one of two adjacent spans");
+    assert_eq!((of(30, 50).await, of(45, 50).await), (1 + 3, 0));
+    assert_eq!((of(45, 70).await, of(65, 70).await), (7, 7), "it holds since 60, and nobody wrote an entry yet");
+    // The gate opened at 60, and they were heard of after.
+    current["gate"]["allow"] = true.into();
+    commit(&*store, &[outcome(&current)]).await;
+    assert_eq!((of(45, 70).await, of(65, 70).await), (7, 0));
+    let nobody = store.availability(&trunk("pbx1/nobody"), at(0), at(70), RegisteredWhen::Any).await.unwrap();
+    assert_eq!(nobody.calls_refused, 0);
+}
+
 pub(crate) async fn holds_and_incidents_are_listed_newest_first(backend: &impl Backend) {
     let store = backend.open().await;
     commit(
@@ -919,6 +953,7 @@ macro_rules! contract {
             down_time_is_the_fault_of_the_diagnosis_of_its_outage,
             without_a_registration_health_tells_availability,
             calls_refused_are_those_of_holds_in_the_span,
+            calls_refused_without_a_hold_are_those_of_the_gate,
             holds_and_incidents_are_listed_newest_first,
             a_campaigns_messages_are_leased_in_order,
             a_postponed_message_keeps_those_behind_it_waiting,

@@ -1,4 +1,4 @@
-//! Tracing: how the log is written.
+//! Tracing: how the log is written. What is counted: [`metrics`].
 //!
 //! It goes to standard error, as text or as a JSON object a line; standard output is the commands' own. The filter and
 //! the format come from the configuration, and from `TRUNKWARDEN_LOG` and `TRUNKWARDEN_LOG_FORMAT`, which win: they can
@@ -8,6 +8,8 @@
 //! steer a terminal or begin a line of its own is written out (`Tame`). And a log that cannot be written (a full disk,
 //! a pipe whose reader has gone) or is not read (a stalled one) must neither end nor stall a controller that holds
 //! campaigns: what does not fit is lost.
+
+pub mod metrics;
 
 use std::{
     io::{self, IsTerminal, Write},
