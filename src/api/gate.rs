@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{ApiState, Code, Problem, extract::ApiQuery};
 use crate::{
     clock::{Timestamp, between},
-    decision::{Board, Campaign, Gate, GateState, HoldWhen, Mode, Stage},
+    decision::{Board, Campaign, Gate, GateState, HoldWhen, Mode, Stage, trunks_of_channel},
     health::Health,
     ids::{CampaignId, CampaignKey, DialerId, PbxId, TrunkId},
 };
@@ -63,12 +63,12 @@ pub(super) async fn ask(
         (Some(trunk), None, None) => Some(TrunkId::try_from(trunk).map_err(invalid)?),
         (None, Some(pbx), Some(channel)) => {
             let pbx = PbxId::try_from(pbx).map_err(invalid)?;
-            let found = state.board().trunk_of_channel(&pbx, &channel);
-            if found.is_none() {
-                let reason = format!("{channel} goes out on no trunk of {pbx} that is known");
-                return Ok(Json(unheard(String::new(), &reason, state.board().policy().mode)));
+            match way_of(&state.gate, &pbx, &channel) {
+                Ok(trunk) => Some(trunk),
+                Err(reason) => {
+                    return Ok(Json(unheard(String::new(), &reason, state.board().policy().mode)));
+                }
             }
-            found
         }
         (Some(_), _, _) | (None, None, _) | (None, Some(_), None) => None,
     };
@@ -93,6 +93,22 @@ pub(super) async fn ask(
         answer.retry_after_seconds = RETRY.as_secs();
     }
     Ok(Json(answer))
+}
+
+/// The trunk that a channel's answer is about: of several, one that holds.
+///
+/// # Errors
+/// In words, when a way of it leads to no known trunk, and none of the others is held: nobody can say that it is well.
+fn way_of(gate: &Gate, pbx: &PbxId, channel: &str) -> Result<TrunkId, String> {
+    let ways = trunks_of_channel(gate, pbx, channel);
+    let held = |trunk: &&TrunkId| gate.state(trunk).is_none_or(|said| !said.allow);
+    let held = ways.trunks.iter().find(held).cloned();
+    let unknown = || format!("{channel} goes out on no trunk of {pbx} that is known");
+    match held {
+        Some(trunk) => Ok(trunk),
+        None if ways.uncertain => Err(unknown()),
+        None => ways.trunks.into_iter().next().ok_or_else(unknown),
+    }
 }
 
 fn answer(trunk: &TrunkId, said: &GateState, now: Timestamp) -> GateAnswer {

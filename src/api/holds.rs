@@ -288,6 +288,11 @@ async fn carry_out(
         if let Some(current) = current {
             return Hold::of(current, &campaigns);
         }
+        // More may have been refused between the question and the release.
+        let last = board.trunk(&hold.trunk).and_then(|record| record.last_ended.as_ref());
+        if let Some((_, calls)) = last.filter(|(id, _)| *id == hold.id) {
+            hold.refused_calls = *calls;
+        }
         hold.released_at = Some(at);
         hold.released_by = Some(By::Operator(caller.name.clone()));
         Hold::of(&hold, &campaigns)

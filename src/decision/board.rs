@@ -14,7 +14,7 @@ use super::{
 use crate::{
     clock::Timestamp,
     health::TrunkHealth,
-    ids::{CampaignKey, EndpointName, IncidentId, PbxId, TrunkId},
+    ids::{CampaignKey, EndpointName, HoldId, IncidentId, PbxId, TrunkId},
     observation::ListedRegistration,
 };
 
@@ -70,6 +70,10 @@ pub struct TrunkRecord {
     /// and what was refused in the last instant before it opened is heard of after.
     #[serde(default)]
     pub refused_without_hold: u64,
+    /// The hold that ended last, and the calls that were refused during it: what ended is on the board no more, and who
+    /// ended it is told.
+    #[serde(default)]
+    pub last_ended: Option<(HoldId, u64)>,
     /// The gate is closed for a hold, or was since it closed: when it allows again, that is a release.
     #[serde(default)]
     pub(crate) held: bool,
@@ -173,29 +177,5 @@ impl Board {
     #[must_use]
     pub fn policy(&self) -> &ControlPolicy {
         &self.policy
-    }
-
-    /// The trunk a channel like `PJSIP/100@airtel`, `PJSIP//100@airtel` or `PJSIP/airtel/sip:x@host` goes out on.
-    ///
-    /// Only the technologies that name a trunk can be answered; a `Local/` channel's trunk is the dialplan's secret.
-    #[must_use]
-    pub fn trunk_of_channel(&self, pbx: &PbxId, channel: &str) -> Option<TrunkId> {
-        let (technology, rest) = channel.split_once('/')?;
-        if !["PJSIP", "SIP", "IAX2"].iter().any(|known| known.eq_ignore_ascii_case(technology)) {
-            return None;
-        }
-        // chan_pjsip: `ENDPOINT/sip:…` dials a URI through an endpoint, `user@ENDPOINT` its own contact.
-        let endpoint = match rest.split_once("/sip") {
-            Some((endpoint, uri)) if uri.starts_with(':') || uri.starts_with("s:") => endpoint,
-            Some(_) | None => match rest.rsplit_once('@') {
-                Some((_, endpoint)) => endpoint,
-                None => rest.trim_start_matches('/').split('/').next().unwrap_or_default(),
-            },
-        };
-        let endpoint = endpoint.trim();
-        let named = |record: &TrunkRecord| record.endpoints.iter().any(|known| known.as_str() == endpoint);
-        let mut on_pbx = self.trunks.iter().filter(|(id, _)| id.pbx_str() == pbx.as_str());
-        let by_endpoint = on_pbx.find(|(_, record)| named(record)).map(|(id, _)| id.clone());
-        by_endpoint.or_else(|| TrunkId::new(pbx, endpoint).ok().filter(|id| self.trunks.contains_key(id)))
     }
 }

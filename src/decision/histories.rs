@@ -650,24 +650,6 @@ fn a_tick_that_changes_nothing_is_not_journaled() {
 }
 
 #[test]
-fn a_channel_names_its_trunk() {
-    let run = one();
-    let of = |channel: &str| run.board.trunk_of_channel(&pbx(), channel).map(|id| id.to_string());
-    for channel in [
-        "PJSIP/100@airtel",
-        "PJSIP//100@airtel",
-        "pjsip/airtel/sip:100@203.0.113.9:5060",
-        "PJSIP/airtel",
-        "SIP/airtel/100",
-    ] {
-        assert_eq!(of(channel).as_deref(), Some("pbx1/airtel"), "{channel}");
-    }
-    for channel in ["PJSIP/100@tata", "Local/100@airtel", "PJSIP", "", "PJSIP/"] {
-        assert_eq!(of(channel), None, "{channel}");
-    }
-}
-
-#[test]
 fn the_health_policy_of_a_trunk_is_its_own() {
     let mut policy = policy(vec![]);
     policy.trunk_health.insert(trunk("airtel"), HealthPolicy { confirm_failures: 2, ..HealthPolicy::default() });

@@ -6,6 +6,7 @@
 
 pub mod board;
 pub mod campaign;
+pub mod channel;
 mod control;
 pub mod diagnosed;
 pub mod gate;
@@ -23,6 +24,7 @@ pub mod window;
 
 pub use board::{Board, TrunkRecord};
 pub use campaign::{Campaign, CampaignState, Claim, Origin, Stage};
+pub use channel::{Ways, trunks_of_channel};
 pub use diagnosed::Diagnosed;
 pub use gate::{Gate, GateState, GateTx};
 pub use hold::{By, Hold, Incident};

@@ -323,6 +323,7 @@ impl Step<'_> {
                 gate,
                 refused_calls: 0,
                 refused_without_hold: 0,
+                last_ended: None,
                 held: false,
                 due: None,
             }
@@ -444,6 +445,9 @@ impl Step<'_> {
         );
         self.touched.insert(hold.trunk.clone());
         self.credit(&hold);
+        if let Some(record) = self.board.trunks.get_mut(&hold.trunk) {
+            record.last_ended = Some((hold.id.clone(), hold.refused_calls));
+        }
         self.out.holds.push(hold);
     }
 

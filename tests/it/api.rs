@@ -105,6 +105,8 @@ impl Player {
     async fn decide(&mut self, input: &Input) {
         let outcome = self.board.write().unwrap().step(input);
         self.store.commit(std::slice::from_ref(&outcome), input.at()).await.unwrap();
+        let named = outcome.trunks.iter().filter_map(|(id, record)| Some((id, record.as_ref()?.endpoints.as_slice())));
+        self.gate.name(named);
         // Step 0: the deciding loop counts its own from 1.
         self.gate.close(0, &outcome.gate);
         self.gate.open(0, &outcome.gate);
@@ -818,6 +820,10 @@ async fn the_gate_answers_from_memory_whatever_is_asked() {
         ("trunk=pbx1/nobody", false, "pbx1/nobody", "unknown"),
         ("pbx=pbx1&channel=PJSIP/100@airtel", true, "pbx1/airtel", "stable"),
         ("pbx=pbx1&channel=PJSIP/100@tata", false, "pbx1/tata", "down"),
+        // Any leg that holds holds it, and a leg that nobody can judge.
+        ("pbx=pbx1&channel=PJSIP/100@airtel%26PJSIP/100@tata", false, "pbx1/tata", "down"),
+        ("pbx=pbx1&channel=PJSIP/100@airtel%26PJSIP/100@nobody", false, "", "unknown"),
+        ("pbx=pbx1&channel=PJSIP/100@tata/sip:x@host", false, "pbx1/tata", "down"),
         ("pbx=pbx1&channel=Local/100@outgoing", false, "", "unknown"),
         ("pbx=pbx2&channel=PJSIP/100@airtel", false, "", "unknown"),
         // 7 and 8 dial on tata too; 9 is held only when both are; nobody told of 99.
