@@ -162,6 +162,7 @@ async fn gate(samples: u32, refreshes: u32) -> Result<(), Box<dyn Error>> {
         outbox: OutboxPolicy::default(),
         hep: None,
         patience: Default::default(),
+        gateway: None,
     };
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let controller = Controller::start(parameters, clock).await?;

@@ -30,6 +30,7 @@ use crate::{
     clock::Clock,
     decision::{Board, ControlPolicy, Gate, Input, Outcome, PbxFact},
     effect::outbox::{Dispatcher, OutboxPolicy, Recipients},
+    gateway::{Gateway, GatewaySettings, Listening, Parts, Refusals},
     ids::PbxId,
     store::{self, Retention, Store},
     wire::{
@@ -81,6 +82,8 @@ pub struct Parameters {
     pub hep: Option<HepListen>,
     /// How patient the diagnostician is.
     pub patience: Patience,
+    /// The AMI gateway, if there is one.
+    pub gateway: Option<GatewaySettings>,
 }
 
 /// A running controller.
@@ -106,6 +109,7 @@ pub struct Controller {
     diagnoses: mpsc::Sender<AskDiagnosis>,
     hep: Option<HepHandle>,
     hep_listen: Option<HepListen>,
+    gateway: Option<Gateway>,
     evidence: Stage,
     intake: Stage,
     dispatch: Stage,
@@ -203,12 +207,29 @@ impl Controller {
             None => (None, None),
         };
 
+        let refusals = Refusals::default();
+        let gateway = match parameters.gateway {
+            Some(settings) => {
+                let parts = Parts {
+                    gate: gate.clone(),
+                    refusals: refusals.clone(),
+                    clock: Arc::clone(&clock),
+                    tasks: intake.tasks.clone(),
+                    stop: intake.stop.child_token(),
+                };
+                let gateway = Gateway::start(settings, parts).await.context("[gateway] cannot be served")?;
+                info!(gateway.address = %gateway.address(), "the gateway listens");
+                Some(gateway)
+            }
+            None => None,
+        };
+
         let decider = Decider {
             board: Arc::clone(&board),
             gate: gate_tx.clone(),
             inputs: inputs_rx,
             submissions: submissions_rx,
-            refusals: crate::gateway::Refusals::default(),
+            refusals,
             clock: Arc::clone(&clock),
         };
         let committer = Committer {
@@ -238,6 +259,7 @@ impl Controller {
             diagnoses,
             hep,
             hep_listen,
+            gateway,
             evidence,
             intake,
             dispatch,
@@ -365,6 +387,12 @@ impl Controller {
         }
     }
 
+    /// The gateway, if there is one.
+    #[must_use]
+    pub fn gateway(&self) -> Option<&Gateway> {
+        self.gateway.as_ref()
+    }
+
     /// What became of the HEP packets, if there is a feed.
     #[must_use]
     pub fn hep(&self) -> Option<&HepHandle> {
@@ -406,6 +434,20 @@ impl Controller {
         };
         if !same {
             warn!("[hep] was changed; it is listened to as before until the controller is started anew");
+        }
+        match (parameters.gateway, &self.gateway) {
+            (Some(settings), Some(gateway)) => {
+                if gateway.configure(settings).context("[gateway] stays as it was")? == Listening::AsBefore {
+                    warn!(
+                        "[gateway] is to listen elsewhere; it listens as before until the controller is started anew"
+                    );
+                }
+            }
+            (None, None) => {}
+            (Some(_), None) => warn!("[gateway] is new; it is served once the controller is started anew"),
+            (None, Some(_)) => {
+                warn!("[gateway] was taken out; it is served as before until the controller is started anew");
+            }
         }
         self.decide(Input::Configured { at: self.clock.now(), policy: Box::new(parameters.policy) }).await?;
         let mut pbxs = self.pbxs.lock().await;

@@ -43,6 +43,7 @@ impl Parameters {
             outbox: OutboxPolicy::default(),
             hep: config.hep.as_ref().map(|hep| HepListen { listen: hep.listen, password: hep.password.clone() }),
             patience: Patience::default(),
+            gateway: gateway(config),
         })
     }
 }

@@ -9,7 +9,7 @@ use std::{
     io,
     net::IpAddr,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -54,8 +54,6 @@ pub(super) async fn serve(
     place: Unauthenticated,
 ) {
     let until = Instant::now() + shared.settings().auth_timeout;
-    shared.figures.clients.fetch_add(1, Ordering::Relaxed);
-    let _gone = Leaves(Arc::clone(&shared));
     match tls {
         None => Connection::new(shared, peer, place, until, stream).run().await,
         Some(tls) => match timeout_at(until, tls.accept(stream)).await {
@@ -66,12 +64,19 @@ pub(super) async fn serve(
     }
 }
 
-/// A client that counts until it is dropped.
-struct Leaves(Arc<Shared>);
+/// A client that is logged in, and counts until it is dropped.
+struct Present(Arc<Shared>);
 
-impl Drop for Leaves {
+impl Present {
+    fn count(shared: &Arc<Shared>) -> Self {
+        shared.figures.client_came();
+        Self(Arc::clone(shared))
+    }
+}
+
+impl Drop for Present {
     fn drop(&mut self) {
-        self.0.figures.clients.fetch_sub(1, Ordering::Relaxed);
+        self.0.figures.client_left();
     }
 }
 
@@ -79,6 +84,7 @@ struct Connection<S> {
     shared: Arc<Shared>,
     session: Session,
     place: Option<Unauthenticated>,
+    present: Option<Present>,
     until: Instant,
     reader: Reader,
     input: BytesMut,
@@ -125,6 +131,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             session: Session::new(Arc::clone(&shared), peer),
             shared,
             place: Some(place),
+            present: None,
             until,
             reader: Reader::default(),
             input: BytesMut::new(),
@@ -150,13 +157,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Ended::Io(error) => debug!(user.id = user, %error, "the client's connection broke"),
             Ended::TooSlow => {
                 let lost = memchr::memmem::find_iter(&self.session.out, b"\n\r\n").count() as u64;
-                self.shared.figures.cut.fetch_add(1, Ordering::Relaxed);
-                self.shared.figures.events_lost.fetch_add(lost, Ordering::Relaxed);
+                self.shared.figures.client_cut(lost);
                 warn!(user.id = user, messages = lost, "cut off: the client does not read");
             }
-        }
-        if self.asterisk.is_some() {
-            self.shared.figures.upstream.fetch_sub(1, Ordering::Relaxed);
         }
     }
 
@@ -168,8 +171,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let now = Instant::now();
             let look_again = self.session.pump(now);
             self.hand_over();
-            if self.session.is_logged_in() {
-                self.place = None;
+            if self.session.is_logged_in() && self.place.take().is_some() {
+                self.present = Some(Present::count(&self.shared));
             }
             if self.session.out.is_empty() {
                 self.moved = now;
@@ -286,7 +289,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             Ok(line) => {
                 let now = Instant::now();
                 self.shared.set_banner(line.banner.as_str());
-                self.shared.figures.upstream.fetch_add(1, Ordering::Relaxed);
+                self.shared.figures.asterisk_is(true);
                 self.shared.reached.send_modify(|count| *count += 1);
                 if *self.session.upstream() != Upstream::Coming {
                     self.shared.ask_catalogue_again();
@@ -307,6 +310,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
             }
             Err(error) => {
+                self.shared.figures.asterisk_is(false);
                 let refused = matches!(error, SessionError::Refused(_));
                 let delay = self.delays.next(refused);
                 if *self.session.upstream() == Upstream::Coming {
@@ -322,7 +326,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn lost(&mut self, why: &str) {
         self.heard = None;
         let Some(asterisk) = self.asterisk.take() else { return };
-        self.shared.figures.upstream.fetch_sub(1, Ordering::Relaxed);
+        self.shared.figures.asterisk_is(false);
         info!(
             user.id = self.session.user_name(),
             error = why,

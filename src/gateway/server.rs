@@ -80,6 +80,15 @@ pub struct Gateway {
     tls_address: Option<SocketAddr>,
 }
 
+/// Whether what was configured last is listened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listening {
+    /// It is.
+    AsConfigured,
+    /// Only after a restart.
+    AsBefore,
+}
+
 /// What a gateway works with.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -161,16 +170,21 @@ impl Gateway {
         &self.shared.limiter
     }
 
-    /// Takes over a configuration read anew. Where it listens stays as it is. Users that are gone are cut off.
+    /// Takes over a configuration read anew. Where it listens, and which PBX is behind it, stays as it is. Users that are
+    /// gone, or have another secret, are cut off; for the others the new rights count from their next action on.
     ///
     /// # Errors
     /// [`GatewayError::Upstream`] when Asterisk cannot be reached so; the old settings stay in force then.
-    pub fn configure(&self, settings: GatewaySettings) -> Result<(), GatewayError> {
+    pub fn configure(&self, settings: GatewaySettings) -> Result<Listening, GatewayError> {
+        let known = self.shared.settings();
+        let same = known.listen == settings.listen && known.tls == settings.tls && known.pbx == settings.pbx;
+        let settings =
+            GatewaySettings { listen: known.listen, tls: known.tls.clone(), pbx: known.pbx.clone(), ..settings };
         let transport = transport(&settings)?;
         *self.shared.transport.write().unwrap_or_else(PoisonError::into_inner) = transport;
         self.shared.limiter.set(settings.limits.clone());
         self.shared.settings.send_replace(Arc::new(settings));
-        Ok(())
+        Ok(if same { Listening::AsConfigured } else { Listening::AsBefore })
     }
 }
 

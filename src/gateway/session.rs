@@ -301,13 +301,19 @@ impl Session {
     fn hold_back(&mut self, request: &Request, refusal: &Refusal) {
         if let Some(trunk) = refusal.counted() {
             self.shared.refusals.count(trunk);
-            self.shared.figures.refused(trunk);
+            self.shared.figures.call_refused(trunk);
         }
         debug!(user.id = self.user_name(), action.id = %request.header("ActionID"), reason = %refusal, "refused");
-        self.refuse(request, &format!("trunkwarden: {refusal}"));
+        let text = format!("trunkwarden: {refusal}");
+        if refusal.counted().is_some() {
+            self.say(request, "Error", &[("Message", &text)]);
+        } else {
+            self.refuse(request, &text);
+        }
     }
 
     fn refuse(&mut self, request: &Request, message: &str) {
+        self.shared.figures.action("refused");
         self.say(request, "Error", &[("Message", message)]);
     }
 
@@ -647,7 +653,7 @@ impl Session {
         match self.shared.limiter.take(&trunks, released, self.shared.clock.now()) {
             Ok(ticket) => {
                 for trunk in &trunks {
-                    self.shared.figures.passed(trunk);
+                    self.shared.figures.call_passed(trunk);
                 }
                 self.send(waiting.request, Some(ticket), now);
                 None
@@ -657,7 +663,7 @@ impl Session {
                 if patience.is_some_and(|patience| now < waiting.arrived + patience) {
                     return Some(waiting);
                 }
-                self.shared.figures.limited(&full.trunk);
+                self.shared.figures.call_limited(&full.trunk);
                 self.refuse(&waiting.request, &format!("trunkwarden: {full}"));
                 None
             }
@@ -730,6 +736,7 @@ impl Session {
             Then::Mask(mask)
         } else {
             request.write(&mut self.up_out);
+            self.shared.figures.action("passed");
             if is("Filter") {
                 Then::Filter(request)
             } else if is("ListCommands") {
