@@ -9,8 +9,8 @@
 //! |---|---|
 //! | [`settings`] | who may connect, what they may do, how dial strings and limits are to be read |
 //! | [`admission`] | may this action pass? Pure: the action and the gate go in, a verdict comes out |
-//! | [`originate`] | which ways out an `Originate` takes |
-//! | [`closed`] | which other actions dial, and are closed |
+//! | `originate` | which ways out an `Originate` takes |
+//! | `closed` | which other actions dial, and are closed |
 //! | [`limits`] | how many calls, and how many a second, a trunk takes |
 //! | [`rights`] | what a user may run |
 //! | [`server`] | the listeners, and what all clients share |
@@ -26,14 +26,15 @@ mod answer;
 mod connection;
 mod control;
 pub mod figures;
+mod closed;
 pub mod limits;
+mod originate;
 pub mod refusals;
 pub mod rights;
 pub mod server;
 mod session;
 pub mod settings;
-#[cfg(test)]
-mod tests;
+
 
 pub use admission::{Refusal, Verdict, admit};
 pub use figures::Figures;

@@ -153,6 +153,19 @@ impl<'a> Leg<'a> {
     }
 }
 
+impl std::fmt::Display for Leg<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let technology = match self.technology {
+            Technology::Pjsip => "PJSIP",
+            Technology::Sip => "SIP",
+            Technology::Iax2 => "IAX2",
+            Technology::Local => "Local",
+            Technology::Other => "another technology",
+        };
+        write!(f, "{technology}/{}", self.destination)
+    }
+}
+
 impl<'a> Readings<'a> {
     fn add(&mut self, name: &'a str) {
         let name = trim(name);

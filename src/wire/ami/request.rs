@@ -90,11 +90,12 @@ impl Request {
         self.ends.push(self.text.len());
     }
 
-    /// Writes it anew: each line with CRLF, and the blank line.
+    /// Writes it anew: each line with CRLF, and the blank line. A line that came with LF alone, and would be too long with
+    /// CRLF, keeps its LF.
     pub fn write(&self, into: &mut Vec<u8>) {
         for line in self.lines() {
             into.extend_from_slice(line);
-            into.extend_from_slice(b"\r\n");
+            into.extend_from_slice(if line.len() + 2 > LINE_LIMIT { b"\n" } else { b"\r\n" });
         }
         into.extend_from_slice(b"\r\n");
     }
@@ -228,6 +229,16 @@ mod tests {
         assert!(matches!(&message(1025)[..], [Incoming::LineTooLong(_), Incoming::Message(empty)] if empty.is_empty()));
         assert!(matches!(message(1026)[..], [Incoming::LineTooLong(_)]));
         assert!(matches!(message(5000)[..], [Incoming::LineTooLong(_)]));
+    }
+
+    #[test]
+    fn a_line_that_fits_with_lf_alone_still_fits_when_written_anew() {
+        let message = format!("Action: Ping\nX: {}\n\n", "x".repeat(1020));
+        let first = read(message.as_bytes());
+        assert!(matches!(first[..], [Incoming::Message(_)]));
+        let mut written = Vec::new();
+        first[0].request().write(&mut written);
+        assert_eq!(read(&written), first);
     }
 
     #[test]
