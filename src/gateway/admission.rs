@@ -614,11 +614,3 @@ mod tests {
         }
     }
 }
-
-impl Refusal {
-    /// x
-    pub fn counted(&self) -> Option<&TrunkId> {
-        let Self::Held { trunk, .. } = self;
-        Some(trunk)
-    }
-}

@@ -166,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     async fn converse(&mut self) -> Ended {
         let mut settings = self.shared.settings_changed();
         let mut reached = self.shared.reached.subscribe();
-        let limiter = self.shared.limiter.clone();
+        let mut room = self.shared.limiter.changes();
         loop {
             let now = Instant::now();
             let look_again = self.session.pump(now);
@@ -241,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                         return Ended::Unwelcome;
                     }
                 }
-                () = limiter.changed(), if self.session.waits_for_room() => {}
+                Ok(()) = room.changed(), if self.session.waits_for_room() => {}
             }
         }
     }

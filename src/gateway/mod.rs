@@ -16,17 +16,19 @@
 //! | [`server`] | the listeners, and what all clients share |
 //! | `session`, `connection` | one client: what it is answered and what goes on; its sockets |
 //! | `control` | the gateway's own session, which asks what actions there are |
-//! | [`figures`], [`refusals`] | how many calls were refused on which trunk |
+//! | [`calls`] | which channels are on which trunk now |
+//! | [`figures`], [`refusals`] | what was done, in figures; how many calls were refused on which trunk |
 //!
 //! Each client has a session of its own at Asterisk (docs/adr/0006): masks, filters, lists and the order of everything are
 //! then Asterisk's own work, and no client can be slowed by another. What is originated over ARI does not pass here.
 
 pub mod admission;
 mod answer;
+pub mod calls;
+mod closed;
 mod connection;
 mod control;
 pub mod figures;
-mod closed;
 pub mod limits;
 mod originate;
 pub mod refusals;
@@ -35,8 +37,8 @@ pub mod server;
 mod session;
 pub mod settings;
 
-
 pub use admission::{Refusal, Verdict, admit};
+pub use calls::Calls;
 pub use figures::Figures;
 pub use limits::{Limiter, NoRoom, Ticket};
 pub use refusals::Refusals;

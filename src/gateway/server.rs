@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument as _, debug, info_span, warn};
 
 use super::{
+    calls::Calls,
     connection, control,
     figures::Figures,
     limits::Limiter,
@@ -121,6 +122,16 @@ impl Gateway {
         let tls_address = tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
         let transport = transport(&settings)?;
         let limiter = Limiter::new(settings.limits.clone());
+        Calls::start(
+            settings.upstream.clone(),
+            Arc::clone(&transport),
+            gate.clone(),
+            settings.pbx.clone(),
+            limiter.clone(),
+            Arc::clone(&clock),
+            &tasks,
+            stop.clone(),
+        );
         let shared = Arc::new(Shared {
             settings: watch::Sender::new(Arc::new(settings)),
             transport: RwLock::new(transport),

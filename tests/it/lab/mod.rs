@@ -11,6 +11,7 @@
 
 #![allow(dead_code, reason = "a vocabulary for lab tests: which words are in use changes with the tests")]
 
+mod gateway_calls;
 mod itself;
 mod itself_causes;
 pub(crate) mod program;

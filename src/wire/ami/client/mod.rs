@@ -262,6 +262,10 @@ watched! {
     OriginateResponse in "call",
     /// A dialled leg ended its ringing (`main/dial.c`).
     DialEnd in "call",
+    /// A channel began (`main/manager_channels.c`).
+    Newchannel in "call",
+    /// A channel got another name: a masquerade exchanges them (`main/channel.c`).
+    Rename in "call",
     /// A channel ended (`main/manager_channels.c`).
     Hangup in "call",
     /// A device's state changed (`main/devicestate.c`).
