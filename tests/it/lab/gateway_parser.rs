@@ -122,7 +122,7 @@ fn answers(stream: &mut TcpStream, bytes: &[u8]) -> Vec<Answer> {
         assert_ne!(read, 0, "Asterisk closed the connection after {:?}", String::from_utf8_lossy(bytes));
         text.push_str(&String::from_utf8_lossy(&buffer[..read]));
     }
-    let responses = text.split("\r\n\r\n").filter(|message| message.starts_with("Response:"));
+    let responses = text.split("\r\n\r\n").filter(|message| message.contains("Response:"));
     responses.filter(|message| !message.contains("ActionID: the-end")).map(Answer::of).collect()
 }
 
