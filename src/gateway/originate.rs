@@ -95,10 +95,10 @@ impl<'a> Originate<'a> {
             }
         }
         let mut predial = self.predial.split(',');
-        if let (Some(context), Some(exten)) = (predial.next(), predial.next()) {
-            if let Some(rule) = rule(Place { exten, context }, rules) {
-                each(Way::Rule(rule));
-            }
+        if let (Some(context), Some(exten)) = (predial.next(), predial.next())
+            && let Some(rule) = rule(Place { exten, context }, rules)
+        {
+            each(Way::Rule(rule));
         }
     }
 }

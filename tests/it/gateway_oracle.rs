@@ -145,19 +145,19 @@ pub(crate) fn pjsip_endpoints(destination: &[u8]) -> Vec<Vec<u8>> {
 /// Every endpoint of chan_pjsip an `Originate` may dial, by its channel and by a `Dial` it goes to.
 pub(crate) fn dialed(message: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
-    if let Some((technology, destination)) = channel(message) {
-        if technology == b"PJSIP" {
-            found.extend(pjsip_endpoints(&destination));
-        }
+    if let Some((technology, destination)) = channel(message)
+        && technology == b"PJSIP"
+    {
+        found.extend(pjsip_endpoints(&destination));
     }
     if header(message, "Application", false).eq_ignore_ascii_case(b"dial") {
         let legs = first_argument(header(message, "Data", false), b',');
         for leg in legs.split(|&byte| byte == b'&') {
             let leg = leg.trim_ascii();
-            if let Some(slash) = leg.iter().position(|&byte| byte == b'/') {
-                if leg[..slash].eq_ignore_ascii_case(b"pjsip") {
-                    found.extend(pjsip_endpoints(&leg[slash + 1..]));
-                }
+            if let Some(slash) = leg.iter().position(|&byte| byte == b'/')
+                && leg[..slash].eq_ignore_ascii_case(b"pjsip")
+            {
+                found.extend(pjsip_endpoints(&leg[slash + 1..]));
             }
         }
     }
