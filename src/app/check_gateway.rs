@@ -94,7 +94,8 @@ pub async fn inside(config: &Config) -> Vec<Check> {
         });
         checks.extend(listen(&settings, tls.listen, "gateway.tls.listen").await);
     }
-    checks.extend(upstream(&settings).await);
+    let shared = config.gateway.as_ref().is_some_and(|gateway| gateway.upstream.is_none());
+    checks.extend(upstream(&settings, shared).await);
     checks
 }
 
@@ -180,11 +181,18 @@ fn shown_of<'a>(shown: &'a [String], name: &str) -> Option<&'a str> {
     shown.iter().find_map(|line| line.trim().strip_prefix(name)).map(str::trim)
 }
 
-async fn upstream(settings: &GatewaySettings) -> Vec<Check> {
+/// `shared`: the user is the controller's own as well, and needs what the controller needs.
+async fn upstream(settings: &GatewaySettings, shared: bool) -> Vec<Check> {
     const OF: &str = "gateway";
     let user = settings.upstream.username.as_str();
     let (read, write) = promised(settings);
-    let lines = section(user, read, write);
+    let lines = if shared {
+        let own =
+            "\n(it is the controller's own user too; a user of the gateway's own, in [gateway.upstream], needs less)";
+        section(user, read, write.and(Classes::SYSTEM).and(Classes::COMMAND)) + own
+    } else {
+        section(user, read, write)
+    };
     let at = &settings.upstream.address;
     let reach = Reach { address: at.clone(), tls: settings.upstream.tls.clone() };
     let mut talk = match reach.connect().await {
@@ -343,7 +351,10 @@ async fn path(reach: &Reach, user: &GatewayUser) -> Check {
         Err(error) => {
             let mut fix = String::new();
             match error {
-                Wrong::Connect(_) => fix.push_str(
+                Wrong::Connect(ConnectError::Tls { .. }) => fix.push_str(
+                    "does TLS listen there, and is its certificate's CA known here? Name it with --ca-file FILE",
+                ),
+                Wrong::Connect(ConnectError::Tcp { .. }) => fix.push_str(
                     "is the controller running with this [gateway]? Is there a firewall, or an `allow` that leaves this \
                      machine out? See its log",
                 ),

@@ -280,7 +280,9 @@ impl Meaning {
             self.own_trunks(&format!("{path}.trunks"), pbx, rule);
             if let Some(context) = rule.text("context") {
                 let exten = rule.text("exten");
-                if let Some(first) = rules.get(&(context, exten)) {
+                if exten.is_none() && rule.0.contains_key("exten") {
+                    // It could not be read, which was reported.
+                } else if let Some(first) = rules.get(&(context, exten)) {
                     let name = format!("{}@{context}", exten.unwrap_or("(every extension)"));
                     self.say(&*path, place.clone(), Fault::Duplicate { name, first: first.clone() });
                 } else {

@@ -795,7 +795,7 @@ fn a_mistake_in_a_gateway_is_named_with_its_line() {
         "without over = \"wait\"",
     );
     refused_in(("calls = 30", "calls = 0"), "gateway.limits.calls", "calls = 0", "from 1 to");
-    refused_in(("per_second = 5", "per_second = 0"), "gateway.limits.per_second", "per_second = 0", "above 0");
+    refused_in(("per_second = 5", "per_second = -5"), "gateway.limits.per_second", "per_second = -5", "above 0");
     refused_in(("calls = 30", "call = 30"), "gateway.limits.call", "call = 30", "did you mean \"calls\"?");
     refused_in(
         ("ramp = { calls = 1, lasting = \"5s\" }", "ramp = { lasting = \"5s\" }"),

@@ -13,6 +13,7 @@
 
 mod gateway_calls;
 mod gateway_parser;
+mod gateway_check;
 mod itself;
 mod itself_causes;
 pub(crate) mod program;
