@@ -329,7 +329,7 @@ pub enum Fault {
         keys: &'static [&'static str],
     },
     /// Two that would listen at one place, or Asterisk does there.
-    #[error("{what} is at that address{}", match .at { Place::Nowhere => String::new(), at => format!(", see {at}") })]
+    #[error("{what} is at that address{}", if *.at == Place::Nowhere { String::new() } else { format!(", see {}", .at) })]
     SamePort {
         /// What is there.
         what: String,

@@ -147,3 +147,28 @@ fn what_the_gateways_users_were_promised_must_be_granted_by_asterisk() {
     line(&said, "PROBLEM", &["trunkwarden.toml holds no certificate"]);
     program.end(&[lab.secret("dialer"), lab.secret("trunkwarden")]);
 }
+
+#[test]
+#[ignore = "the gateway's server is not there yet"]
+fn the_running_gateway_is_a_path_that_works_and_asterisk_does_not_know_its_users() {
+    let Some(lab) = Lab::bare() else { return };
+    let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let listen = free.local_addr().expect("an address");
+    drop(free);
+    let text =
+        gateway(&lab, &format!("upstream = {{ username = \"dialer\", secret = \"{}\" }}\n", lab.secret("dialer")))
+            .replace("listen = \"127.0.0.1:0\"\nupstream", &format!("listen = \"{listen}\"\nupstream"))
+            .replace("name = \"dialer\"\nsecret = \"secret-dialer\"", "name = \"crm\"\nsecret = \"crm-knows\"");
+    let program = Program::start(&text);
+    let said = check(&program, &["--gateway"]);
+    let path = line(&said, "ok", &["as crm", "path works", &listen.to_string()]);
+    assert!(path.contains("Originate answered by Asterisk"), "{path}");
+    line(&said, "note", &["around it", "controller's machine"]);
+    line(&said, "ok", &["around it", "does not take \"crm\""]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    // While it runs, that its port is taken is no problem.
+    let said = check(&program, &[]);
+    line(&said, "note", &["gateway", "in use", "running gateway"]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    program.end(&[lab.secret("dialer"), lab.secret("trunkwarden"), "crm-knows"]);
+}
