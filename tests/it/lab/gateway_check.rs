@@ -149,7 +149,6 @@ fn what_the_gateways_users_were_promised_must_be_granted_by_asterisk() {
 }
 
 #[test]
-#[ignore = "the gateway's server is not there yet"]
 fn the_running_gateway_is_a_path_that_works_and_asterisk_does_not_know_its_users() {
     let Some(lab) = Lab::bare() else { return };
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
