@@ -116,7 +116,8 @@ pub struct Availability {
     pub longest_outage_seconds: f64,
     /// Down seconds by whose fault it was, where diagnosed; `unknown` otherwise.
     pub by_fault: BTreeMap<String, f64>,
-    /// Originates refused while held.
+    /// Originates refused by the gateway: those of holds that reach into the span, and those that no hold counts, at the
+    /// time at which the gate next turned.
     pub calls_refused: u64,
     /// Calls that failed by the trunk's fault.
     pub calls_failed: u64,
