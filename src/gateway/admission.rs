@@ -144,9 +144,12 @@ fn held(state: Option<&GateState>) -> String {
         Health::Down | Health::Unstable | Health::Suspect => format!("{} since {:.0}", state.health, state.since),
         Health::Stable | Health::Unknown => format!("held since {:.0}, health {}", state.since, state.health),
     };
-    if !state.reason.is_empty() {
+    // The reason begins with the health, which was said.
+    let said = format!("{}: ", state.health);
+    let reason = state.reason.strip_prefix(&said).unwrap_or(&state.reason);
+    if !reason.is_empty() {
         text.push_str(": ");
-        text.push_str(&state.reason);
+        text.push_str(reason);
     }
     if let Some(cause) = state.cause.map(|cause| cause.to_string()).filter(|cause| !state.reason.contains(cause)) {
         text.push_str(": ");
@@ -338,7 +341,7 @@ mod tests {
     fn state(allow: bool) -> GateState {
         GateState {
             allow,
-            reason: if allow { String::new() } else { "403".to_owned() },
+            reason: if allow { String::new() } else { "down: 403".to_owned() },
             since: "2026-11-23T02:13:00.25Z".parse::<Timestamp>().unwrap(),
             health: if allow { Health::Stable } else { Health::Down },
             until: None,

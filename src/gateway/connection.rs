@@ -95,10 +95,13 @@ struct Connection<S> {
     heard: Option<Heard>,
     asterisk: Option<Asterisk>,
     penalized: bool,
-    dialing: Option<Pin<Box<dyn Future<Output = Result<Line, SessionError>> + Send>>>,
+    dialing: Option<Dialing>,
     delays: Delays,
     retry_at: Option<Instant>,
 }
+
+/// A login at Asterisk on its way.
+type Dialing = Pin<Box<dyn Future<Output = Result<Line, SessionError>> + Send>>;
 
 /// What comes of the session at Asterisk.
 struct Heard {
@@ -209,7 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 && self.asterisk.as_ref().is_none_or(|asterisk| asterisk.out.len() < UP_BACKLOG);
             tokio::select! {
                 read = read_asterisk(&mut self.heard), if asterisk_reads => {
-                    if let Err(why) = read.and_then(|()| self.from_asterisk()) {
+                    if let Err(why) = read.and_then(|()| self.hand_back()) {
                         self.lost(&why);
                     }
                 }
@@ -226,7 +229,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 }
                 read = self.client.0.read_buf(&mut self.input), if client_reads => match read {
                     Ok(0) => return Ended::ByClient,
-                    Ok(_) => self.from_client(),
+                    Ok(_) => self.take_in(),
                     Err(error) => return Ended::Io(error),
                 },
                 line = dialed(&mut self.dialing), if self.dialing.is_some() => self.dialed(line),
@@ -246,14 +249,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
         }
     }
 
-    fn from_client(&mut self) {
+    fn take_in(&mut self) {
         let now = Instant::now();
         let (reader, session) = (&mut self.reader, &mut self.session);
         reader.feed(&self.input, |incoming| session.take(incoming, now));
         self.input.clear();
     }
 
-    fn from_asterisk(&mut self) -> Result<(), String> {
+    fn hand_back(&mut self) -> Result<(), String> {
         let Some(heard) = &mut self.heard else { return Ok(()) };
         let session = &mut self.session;
         heard.frames.each(|message| session.hand_on(message)).map_err(|error| error.to_string())
@@ -305,7 +308,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 });
                 self.session.connected(now);
                 // What came with the answer to the login.
-                if let Err(why) = self.from_asterisk() {
+                if let Err(why) = self.hand_back() {
                     self.lost(&why);
                 }
             }
@@ -405,9 +408,7 @@ fn poll_write<W: AsyncWrite + Unpin>(
     }
 }
 
-async fn dialed(
-    dialing: &mut Option<Pin<Box<dyn Future<Output = Result<Line, SessionError>> + Send>>>,
-) -> Result<Line, SessionError> {
+async fn dialed(dialing: &mut Option<Dialing>) -> Result<Line, SessionError> {
     match dialing {
         Some(dialing) => dialing.await,
         None => pending().await,

@@ -621,7 +621,8 @@ mod tests {
             let limiter = limiter(calls(cap));
             let (mut now, mut live) = (at(0), 0_u32);
             // Tickets that wait for their channel, with the time they were given; the model of what the limiter keeps.
-            let (mut tickets, mut pending): (Vec<(u64, Ticket)>, Vec<(u64, Timestamp)>) = (Vec::new(), Vec::new());
+            let mut tickets: Vec<(u64, Ticket)> = Vec::new();
+            let mut pending: Vec<(u64, Timestamp)> = Vec::new();
             let mut number = 0;
             for step in steps {
                 pending.retain(|(_, given)| between(*given, now) < PENDING);

@@ -1,9 +1,9 @@
 //! Who gets in: as at Asterisk, and by the gateway's own list.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use trunkwarden::wire::ami::client::md5_key;
 
 use super::{Client, PATIENCE, World, quick, user};

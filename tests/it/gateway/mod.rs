@@ -1,4 +1,5 @@
 //! The gateway in front of a simulated PBX: what a client can tell of it, and what it cannot.
+#![expect(clippy::unwrap_used, reason = "a test's helpers may panic as the test may")]
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 

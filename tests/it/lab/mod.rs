@@ -12,8 +12,8 @@
 #![allow(dead_code, reason = "a vocabulary for lab tests: which words are in use changes with the tests")]
 
 mod gateway_calls;
-mod gateway_parser;
 mod gateway_check;
+mod gateway_parser;
 mod itself;
 mod itself_causes;
 pub(crate) mod program;
