@@ -30,7 +30,7 @@ use crate::{
     clock::Clock,
     decision::{Board, ControlPolicy, Gate, Input, Outcome, PbxFact},
     effect::outbox::{Dispatcher, OutboxPolicy, Recipients},
-    gateway::{Gateway, GatewaySettings, Listening, Parts, Refusals},
+    gateway::{Gateway, GatewaySettings, Parts, Refusals},
     ids::PbxId,
     store::{self, Retention, Store},
     wire::{
@@ -435,19 +435,8 @@ impl Controller {
         if !same {
             warn!("[hep] was changed; it is listened to as before until the controller is started anew");
         }
-        match (parameters.gateway, &self.gateway) {
-            (Some(settings), Some(gateway)) => {
-                if gateway.configure(settings).context("[gateway] stays as it was")? == Listening::AsBefore {
-                    warn!(
-                        "[gateway] is to listen elsewhere; it listens as before until the controller is started anew"
-                    );
-                }
-            }
-            (None, None) => {}
-            (Some(_), None) => warn!("[gateway] is new; it is served once the controller is started anew"),
-            (None, Some(_)) => {
-                warn!("[gateway] was taken out; it is served as before until the controller is started anew");
-            }
+        if let (Some(settings), Some(gateway)) = (parameters.gateway, &self.gateway) {
+            gateway.configure(settings).context("[gateway] stays as it was")?;
         }
         self.decide(Input::Configured { at: self.clock.now(), policy: Box::new(parameters.policy) }).await?;
         let mut pbxs = self.pbxs.lock().await;

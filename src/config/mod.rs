@@ -362,8 +362,7 @@ impl Config {
             ("gateway", old.gateway.is_some() != new.gateway.is_some()),
             ("gateway.pbx", both(&|gateway| gateway.pbx.as_str().to_owned())),
             ("gateway.listen", both(&|gateway| gateway.listen.to_string())),
-            // The files' contents are read when it starts.
-            ("gateway.tls", both(&|gateway| format!("{:?}", gateway.tls))),
+            ("gateway.tls.listen", both(&|gateway| format!("{:?}", gateway.tls.as_ref().map(|tls| tls.listen)))),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
     }

@@ -39,6 +39,30 @@ pub struct GateState {
     pub cause: Option<Cause>,
 }
 
+impl GateState {
+    /// Health, since when, and the reason, with the cause unless the reason names it: `down since …: 403: account_forbidden`.
+    #[must_use]
+    pub fn in_short(&self) -> String {
+        // A hold is not always the health's: an operator may hold a trunk that is well.
+        let mut text = match self.health {
+            Health::Down | Health::Unstable | Health::Suspect => format!("{} since {:.0}", self.health, self.since),
+            Health::Stable | Health::Unknown => format!("held since {:.0}, health {}", self.since, self.health),
+        };
+        // The reason begins with the health, which was said.
+        let said = format!("{}: ", self.health);
+        let reason = self.reason.strip_prefix(&said).unwrap_or(&self.reason);
+        if !reason.is_empty() {
+            text.push_str(": ");
+            text.push_str(reason);
+        }
+        if let Some(cause) = self.cause.map(|cause| cause.to_string()).filter(|cause| !self.reason.contains(cause)) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+        text
+    }
+}
+
 /// The asking side.
 #[derive(Debug, Clone, Default)]
 pub struct Gate(Arc<RwLock<Said>>);

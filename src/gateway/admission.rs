@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     decision::{Gate, GateState},
-    health::Health,
     ids::{PbxId, TrunkId},
     wire::{
         ami::request::Request,
@@ -136,26 +135,9 @@ impl From<closed::Closed> for Refusal {
     }
 }
 
-/// Why a trunk is held: health, since when, and the reason, with the cause unless the reason names it.
+/// Why a trunk is held.
 fn held(state: Option<&GateState>) -> String {
-    let Some(state) = state else { return "nothing is known of it yet".to_owned() };
-    // A hold is not always the health's: an operator may hold a trunk that is well.
-    let mut text = match state.health {
-        Health::Down | Health::Unstable | Health::Suspect => format!("{} since {:.0}", state.health, state.since),
-        Health::Stable | Health::Unknown => format!("held since {:.0}, health {}", state.since, state.health),
-    };
-    // The reason begins with the health, which was said.
-    let said = format!("{}: ", state.health);
-    let reason = state.reason.strip_prefix(&said).unwrap_or(&state.reason);
-    if !reason.is_empty() {
-        text.push_str(": ");
-        text.push_str(reason);
-    }
-    if let Some(cause) = state.cause.map(|cause| cause.to_string()).filter(|cause| !state.reason.contains(cause)) {
-        text.push_str(": ");
-        text.push_str(&cause);
-    }
-    text
+    state.map_or_else(|| "nothing is known of it yet".to_owned(), GateState::in_short)
 }
 
 fn unresolved(channel: &str, held: Option<&(TrunkId, GateState)>) -> String {
@@ -321,8 +303,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        clock::Timestamp, decision::GateTx, diagnosis::Cause, gateway::settings::GatewayUser, ids::EndpointName,
-        wire::ami::Classes,
+        clock::Timestamp, decision::GateTx, diagnosis::Cause, gateway::settings::GatewayUser, health::Health,
+        ids::EndpointName, wire::ami::Classes,
     };
 
     struct Scene {

@@ -42,7 +42,7 @@ pub use calls::Calls;
 pub use figures::Figures;
 pub use limits::{Limiter, NoRoom, Ticket};
 pub use refusals::Refusals;
-pub use server::{Gateway, GatewayError, Listening, Parts};
+pub use server::{Gateway, GatewayError, Parts};
 pub use settings::{
     AddressRange, DialRule, GatewaySettings, GatewayUser, Limits, LocalPolicy, Over, Ramp, TlsListen, TrunkLimits,
     Unguarded,

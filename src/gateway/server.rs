@@ -32,7 +32,7 @@ use super::{
 use crate::{
     clock::Clock,
     decision::Gate,
-    wire::ami::client::{TcpTransport, Transport, TransportError},
+    wire::ami::client::{Security, TcpTransport, Transport, TransportError},
 };
 
 /// What is greeted with until Asterisk's own greeting is known: that of Asterisk 22.
@@ -81,15 +81,6 @@ pub struct Gateway {
     tls_address: Option<SocketAddr>,
 }
 
-/// Whether what was configured last is listened to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Listening {
-    /// It is.
-    AsConfigured,
-    /// Only after a restart.
-    AsBefore,
-}
-
 /// What a gateway works with.
 #[derive(Debug, Clone)]
 pub struct Parts {
@@ -115,11 +106,11 @@ impl Gateway {
         let listener = bind(settings.listen).await?;
         let address =
             listener.local_addr().map_err(|source| GatewayError::Listen { address: settings.listen, source })?;
-        let tls = match &settings.tls {
-            Some(tls) => Some((bind(tls.listen).await?, acceptor(tls)?)),
-            None => None,
+        let (tls, certified) = match &settings.tls {
+            Some(tls) => (Some(bind(tls.listen).await?), Some(certified(tls)?)),
+            None => (None, None),
         };
-        let tls_address = tls.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
+        let tls_address = tls.as_ref().and_then(|listener| listener.local_addr().ok());
         let transport = transport(&settings)?;
         let limiter = Limiter::new(settings.limits.clone());
         Calls::start(
@@ -135,6 +126,7 @@ impl Gateway {
         let shared = Arc::new(Shared {
             settings: watch::Sender::new(Arc::new(settings)),
             transport: RwLock::new(transport),
+            certified: RwLock::new(certified),
             gate,
             limiter,
             refusals,
@@ -148,10 +140,10 @@ impl Gateway {
             unauthenticated: Mutex::new(0),
         });
         let (own, tracker, until) = (Arc::clone(&shared), tasks.clone(), stop.clone());
-        tasks.spawn(listen(own, listener, None, tracker, until));
-        if let Some((listener, acceptor)) = tls {
+        tasks.spawn(listen(own, listener, Security::Clear, tracker, until));
+        if let Some(listener) = tls {
             let (own, tracker, until) = (Arc::clone(&shared), tasks.clone(), stop.clone());
-            tasks.spawn(listen(own, listener, Some(acceptor), tracker, until));
+            tasks.spawn(listen(own, listener, Security::Tls, tracker, until));
         }
         tasks.spawn(control::run(Arc::clone(&shared), stop));
         Ok(Self { shared, address, tls_address })
@@ -181,21 +173,29 @@ impl Gateway {
         &self.shared.limiter
     }
 
-    /// Takes over a configuration read anew. Where it listens, and which PBX is behind it, stays as it is. Users that are
-    /// gone, or have another secret, are cut off; for the others the new rights count from their next action on.
+    /// Takes over a configuration read anew. Where it listens, and which PBX is behind it, stays as it is; a certificate is
+    /// read again. Users that are gone, or have another secret, are cut off; for the others the new rights count from their
+    /// next action on.
     ///
     /// # Errors
-    /// [`GatewayError::Upstream`] when Asterisk cannot be reached so; the old settings stay in force then.
-    pub fn configure(&self, settings: GatewaySettings) -> Result<Listening, GatewayError> {
+    /// [`GatewayError`] when the certificate is of no use or Asterisk cannot be reached so; the old settings stay in force.
+    pub fn configure(&self, settings: GatewaySettings) -> Result<(), GatewayError> {
         let known = self.shared.settings();
-        let same = known.listen == settings.listen && known.tls == settings.tls && known.pbx == settings.pbx;
-        let settings =
-            GatewaySettings { listen: known.listen, tls: known.tls.clone(), pbx: known.pbx.clone(), ..settings };
         let transport = transport(&settings)?;
+        let tls = match (&known.tls, settings.tls) {
+            (Some(known), Some(new)) => {
+                let renewed = TlsListen { listen: known.listen, ..new };
+                let certified = certified(&renewed)?;
+                *self.shared.certified.write().unwrap_or_else(PoisonError::into_inner) = Some(certified);
+                Some(renewed)
+            }
+            (known, _) => known.clone(),
+        };
+        let settings = GatewaySettings { listen: known.listen, tls, pbx: known.pbx.clone(), ..settings };
         *self.shared.transport.write().unwrap_or_else(PoisonError::into_inner) = transport;
         self.shared.limiter.set(settings.limits.clone());
         self.shared.settings.send_replace(Arc::new(settings));
-        Ok(if same { Listening::AsConfigured } else { Listening::AsBefore })
+        Ok(())
     }
 }
 
@@ -210,10 +210,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, GatewayError> {
 }
 
 /// Reads certificate and key.
-///
-/// # Errors
-/// [`GatewayError::Pem`], [`GatewayError::Certificate`].
-pub fn acceptor(tls: &TlsListen) -> Result<TlsAcceptor, GatewayError> {
+fn certified(tls: &TlsListen) -> Result<Arc<ServerConfig>, GatewayError> {
     let unreadable = |path: &std::path::PathBuf| {
         let path = path.clone();
         move |source| GatewayError::Pem { path, source }
@@ -229,7 +226,7 @@ pub fn acceptor(tls: &TlsListen) -> Result<TlsAcceptor, GatewayError> {
         .with_no_client_auth()
         .with_single_cert(chain, key)
         .map_err(GatewayError::Certificate)?;
-    Ok(TlsAcceptor::from(Arc::new(config)))
+    Ok(Arc::new(config))
 }
 
 /// What all clients share.
@@ -237,6 +234,7 @@ pub fn acceptor(tls: &TlsListen) -> Result<TlsAcceptor, GatewayError> {
 pub(super) struct Shared {
     settings: watch::Sender<Arc<GatewaySettings>>,
     transport: RwLock<Arc<dyn Transport>>,
+    certified: RwLock<Option<Arc<ServerConfig>>>,
     pub(super) gate: Gate,
     pub(super) limiter: Limiter,
     pub(super) refusals: Refusals,
@@ -263,6 +261,10 @@ impl Shared {
 
     pub(super) fn transport(&self) -> Arc<dyn Transport> {
         Arc::clone(&self.transport.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.certified.read().unwrap_or_else(PoisonError::into_inner).clone().map(TlsAcceptor::from)
     }
 
     pub(super) fn catalogue(&self) -> Arc<Catalogue> {
@@ -316,7 +318,7 @@ impl Drop for Unauthenticated {
 async fn listen(
     shared: Arc<Shared>,
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    security: Security,
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
@@ -348,7 +350,8 @@ async fn listen(
             continue;
         }
         let span = info_span!("gateway.client", peer.addr = %peer);
-        let (shared, tls, stop) = (Arc::clone(&shared), tls.clone(), stop.clone());
+        let tls = if security == Security::Tls { shared.acceptor() } else { None };
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tasks.spawn(
             async move {
                 stop.run_until_cancelled(connection::serve(shared, stream, address, tls, place)).await;

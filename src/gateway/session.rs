@@ -66,6 +66,8 @@ pub(super) struct Session {
     queue: VecDeque<Waiting>,
     /// Calls that wait for room on their trunk.
     parked: Vec<Waiting>,
+    /// When the calls that wait for their turn were last looked at.
+    looked: Instant,
     /// What is to be answered, in its order.
     pending: VecDeque<Pending>,
     /// The event mask the client asked for.
@@ -183,6 +185,7 @@ impl Session {
             upstream: Upstream::Coming,
             queue: VecDeque::new(),
             parked: Vec::new(),
+            looked: Instant::now(),
             pending: VecDeque::new(),
             mask: Classes::ALL,
             filters: Vec::new(),
@@ -574,6 +577,7 @@ impl Session {
                 (Upstream::Up, What::Call) => {
                     // Behind an unanswered action it might be run much later than it is judged.
                     if self.is_waited_for(now) {
+                        self.refuse_held(now);
                         break;
                     }
                     if let Some(waiting) = self.queue.pop_front()
@@ -599,6 +603,27 @@ impl Session {
             What::Logoff => waiting.arrived + LAST_ANSWERS,
         };
         self.queue.iter().map(soon).chain(self.parked.iter().map(soon)).min()
+    }
+
+    /// Calls that wait for their turn do not wait for a refusal: looked at now and then.
+    fn refuse_held(&mut self, now: Instant) {
+        if now < self.looked + LOOK_AGAIN {
+            return;
+        }
+        self.looked = now;
+        let settings = self.shared.settings();
+        let catalogue = self.shared.catalogue();
+        let Some(user) = settings.users.iter().find(|known| known.name == self.user_name()) else { return };
+        for waiting in std::mem::take(&mut self.queue) {
+            if waiting.what == What::Call
+                && let Verdict::Refuse(refusal) =
+                    admit(&waiting.request, &rules(&settings, user, &catalogue.aliases), &self.shared.gate)
+            {
+                self.hold_back(&waiting.request, &refusal);
+            } else {
+                self.queue.push_back(waiting);
+            }
+        }
     }
 
     /// Our own answer, behind those that Asterisk owes.

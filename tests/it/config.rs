@@ -858,7 +858,7 @@ fn a_gateways_addresses_need_a_restart_and_its_users_do_not() {
         Config::restart_needed(&before, &accepted(&format!("{MINIMAL}{}", WHOLE_GATEWAY.replace(from, to))))
     };
     assert_eq!(after("10.0.0.5:5038", "10.0.0.6:5038"), ["gateway.listen"]);
-    assert_eq!(after("0.0.0.0:5040", "0.0.0.0:5041"), ["gateway.tls"]);
+    assert_eq!(after("0.0.0.0:5040", "0.0.0.0:5041"), ["gateway.tls.listen"]);
     for (from, to) in
         [("gateway-knows", "new"), ("calls = 30", "calls = 3"), ("10.1.2.3", "10.1.2.4"), ("_9X.", "_8X.")]
     {
