@@ -35,6 +35,10 @@ use crate::wire::ami::{
 
 /// What may wait for one client.
 const BACKLOG: usize = 8 << 20;
+/// The same for one that has not logged in.
+const STRANGERS_BACKLOG: usize = 64 << 10;
+/// Room for one read of a client.
+const ROOM: usize = 16 << 10;
 /// What Asterisk has not taken yet; more is not read of the client.
 const UP_BACKLOG: usize = 256 << 10;
 /// A client that takes nothing for so long is gone.
@@ -97,6 +101,8 @@ struct Connection<S> {
     penalized: bool,
     dialing: Option<Dialing>,
     delays: Delays,
+    /// When the last session at Asterisk was lost, or was not to be had.
+    lost_at: Instant,
     retry_at: Option<Instant>,
 }
 
@@ -146,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             penalized: false,
             dialing: None,
             delays,
+            lost_at: Instant::now(),
             retry_at: None,
         }
     }
@@ -182,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 if self.session.out.capacity() > KEPT_CAPACITY {
                     self.session.out = BytesMut::new();
                 }
-            } else if self.session.out.len() > BACKLOG || now > self.moved + STALLED {
+            } else if self.session.out.len() > self.backlog() || now > self.moved + STALLED {
                 return Ended::TooSlow;
             }
             if self.flushed && self.session.out.is_empty() {
@@ -205,6 +212,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 self.penalized = true;
                 tokio::time::sleep(LOGIN_PENALTY).await;
             }
+            self.input.reserve(ROOM);
             let asterisk_reads = self.heard.is_some();
             let asterisk_writes = self.asterisk.as_ref().is_some_and(|asterisk| !asterisk.is_written());
             let client_writes = !self.session.out.is_empty() || !self.flushed;
@@ -238,7 +246,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                         return Ended::ByLogin;
                     }
                 }
-                Ok(()) = reached.changed(), if self.retry_at.is_some() => self.retry_at = Some(Instant::now()),
+                Ok(()) = reached.changed(), if self.retry_at.is_some() => {
+                    // Somebody got through. Never at once, or sessions that die young would chase each other.
+                    let soonest = self.lost_at + self.shared.settings().upstream.backoff.first;
+                    self.retry_at = self.retry_at.map(|at| at.min(soonest));
+                }
                 Ok(()) = settings.changed() => {
                     if !self.session.is_still_welcome() {
                         return Ended::Unwelcome;
@@ -247,6 +259,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                 Ok(()) = room.changed(), if self.session.waits_for_room() => {}
             }
         }
+    }
+
+    /// What may wait for this client: somebody who has not logged in is owed a few answers only.
+    const fn backlog(&self) -> usize {
+        if self.place.is_some() { STRANGERS_BACKLOG } else { BACKLOG }
     }
 
     fn take_in(&mut self) {
@@ -320,7 +337,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     info!(%error, retry_in = ?delay, "no session at Asterisk for this client");
                 }
                 self.session.away(&error.to_string());
-                self.retry_at = Some(Instant::now() + delay);
+                self.lost_at = Instant::now();
+                self.retry_at = Some(self.lost_at + delay);
             }
         }
     }
@@ -339,7 +357,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             self.delays = Delays::new(self.shared.settings().upstream.backoff);
         }
         self.session.away(why);
-        self.retry_at = Some(Instant::now() + self.delays.next(false));
+        self.lost_at = Instant::now();
+        self.retry_at = Some(self.lost_at + self.delays.next(false));
     }
 }
 

@@ -43,6 +43,8 @@ const SHORT_WAIT: Duration = Duration::from_secs(2);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Actions that may wait or be unanswered before no more are read.
 const UNANSWERED: usize = 1000;
+/// Bytes of actions that may wait before no more are read.
+const UNSENT: usize = 256 << 10;
 /// An action unanswered for so long is taken for one that never is (`core stop gracefully` is one); calls go on then.
 const NEVER_ANSWERED: Duration = Duration::from_secs(60);
 /// How long a `Logoff` waits for what was asked before it.
@@ -215,7 +217,10 @@ impl Session {
 
     /// Whether more may be read of the client.
     pub(super) fn takes_more(&self) -> bool {
-        self.ending == Ending::GoOn && self.queue.len() + self.parked.len() + self.pending.len() < UNANSWERED
+        let waiting: usize = self.queue.iter().chain(&self.parked).map(|waiting| waiting.request.size()).sum();
+        self.ending == Ending::GoOn
+            && waiting < UNSENT
+            && self.queue.len() + self.parked.len() + self.pending.len() < UNANSWERED
     }
 
     /// Whether calls wait for room.
@@ -346,7 +351,8 @@ impl Session {
     fn log_in(&mut self, request: &Request) {
         let settings = self.shared.settings();
         let name = request.header("Username");
-        let known = settings.users.iter().find(|user| user.name == name);
+        // As in Asterisk, whatever the case.
+        let known = settings.users.iter().find(|user| user.name.eq_ignore_ascii_case(&name));
         let Some(user) = known.filter(|user| self.is_proven(request, user)) else {
             warn!(user.id = %name.escape_debug(), "login refused");
             self.refuse(request, "Authentication failed");
@@ -464,8 +470,10 @@ impl Session {
     fn answered(&mut self, message: &[u8], text: &[u8]) {
         let id = header(text, "ActionID");
         // Asterisk answers in the order it was asked, so whatever stands before this was never answered. What has no id is
-        // the first without one.
-        let place = self.pending.iter().position(|one| !matches!(one.then, Then::Say(_)) && one.id.as_deref() == id);
+        // the answer to the first without one, or, where there is none, to whatever is next.
+        let owed = |one: &Pending| !matches!(one.then, Then::Say(_));
+        let same = self.pending.iter().position(|one| owed(one) && one.id.as_deref() == id);
+        let place = same.or_else(|| id.is_none().then(|| self.pending.iter().position(owed)).flatten());
         let Some(place) = place else {
             self.out.extend_from_slice(message);
             return;

@@ -78,6 +78,12 @@ impl Request {
         self.ends.is_empty()
     }
 
+    /// How many bytes its lines have.
+    #[must_use]
+    pub const fn size(&self) -> usize {
+        self.text.len()
+    }
+
     /// How many lines it has.
     #[must_use]
     pub fn len(&self) -> usize {
