@@ -150,15 +150,14 @@ fn an_attended_transfer_between_two_channels_of_the_trunk_loses_and_invents_no_c
     let Some(lab) = Lab::up() else { return };
     let counting = Counting::start(lab.ami_address(), "trunkwarden", lab.secret("trunkwarden"), 9);
     let mut ami = RawAmi::login(lab.ami_address(), "dialer", lab.secret("dialer"));
-    // A dialplan application other than Wait, so that the channel can be taken out of it by a redirect (which masquerades).
-    originate(&mut ami, "PJSIP/100@prov-ok");
-    originate(&mut ami, "Local/100@through/n");
     lab.put(
         Instance::Pbx,
         "extensions.conf",
         "[default]\n[through]\nexten = _X.,1,Dial(PJSIP/${EXTEN}@prov-ok)\n[parked]\nexten = s,1,Wait(600)\n",
     );
     lab.cli(Instance::Pbx, "dialplan reload");
+    originate(&mut ami, "PJSIP/100@prov-ok");
+    // What `Dial` made and bridged has no dialplan of its own: a redirect masquerades it into a channel that has.
     originate(&mut ami, "Local/100@through");
     eventually(SOON, "two channels", || (listed(&lab) == 2).then_some(()));
     counting.wait_for(2, "both counted");

@@ -78,7 +78,8 @@ impl<S: Read + Write> RawAmi<S> {
         self.stream.get_mut().flush()?;
         loop {
             let message = self.message()?;
-            if message.iter().any(|(key, _)| key == "Response") {
+            // An `OriginateResponse` has a header of that name too.
+            if message.first().is_some_and(|(key, _)| key == "Response") {
                 return Ok(message);
             }
             self.pending.push(message);
