@@ -232,6 +232,11 @@ impl Limiter {
 }
 
 impl Ticket {
+    /// Whether there is anything to give back.
+    pub(super) const fn holds_room(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The call never came to be (`Response: Error`, or `OriginateResponse` with reason 0): its places are free again.
     ///
     /// To be told only where no channel was made: one that was made ends with a `Hangup` of its own.

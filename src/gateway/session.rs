@@ -23,7 +23,7 @@ use tracing::{debug, warn};
 use super::{
     admission::{Refusal, Rules, Verdict, admit},
     answer::{self, header, id_of},
-    limits::Ticket,
+    limits::{PENDING, Ticket},
     rights::Permit,
     server::Shared,
     settings::{AddressRange, GatewaySettings, GatewayUser, LONGEST_WAIT},
@@ -47,6 +47,8 @@ const UNANSWERED: usize = 1000;
 const UNSENT: usize = 256 << 10;
 /// An action unanswered for so long is taken for one that never is (`core stop gracefully` is one); calls go on then.
 const NEVER_ANSWERED: Duration = Duration::from_secs(60);
+/// Calls queued at Asterisk that are remembered, to give their room back should no channel be made.
+const REMEMBERED: usize = 1000;
 /// How long a `Logoff` waits for what was asked before it.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Asterisk waits as long before it says so (`main/manager.c`, `session_do`).
@@ -72,6 +74,8 @@ pub(super) struct Session {
     looked: Instant,
     /// What is to be answered, in its order.
     pending: VecDeque<Pending>,
+    /// Calls queued at Asterisk that have room on a trunk, the oldest first.
+    queued: VecDeque<Queued>,
     /// The event mask the client asked for.
     mask: Classes,
     /// The filters Asterisk took: a new session there is given them again.
@@ -165,6 +169,14 @@ enum Then {
     Call(Ticket),
 }
 
+/// A call that Asterisk took, and whose `OriginateResponse` (if it is `Async`) has not passed by.
+#[derive(Debug)]
+struct Queued {
+    id: Vec<u8>,
+    since: Instant,
+    ticket: Ticket,
+}
+
 /// An event list that began.
 #[derive(Debug)]
 struct List {
@@ -189,6 +201,7 @@ impl Session {
             parked: Vec::new(),
             looked: Instant::now(),
             pending: VecDeque::new(),
+            queued: VecDeque::new(),
             mask: Classes::ALL,
             filters: Vec::new(),
             list: None,
@@ -420,6 +433,7 @@ impl Session {
         let lost = self.upstream == Upstream::Up;
         self.upstream = Upstream::Away { why: why.to_owned() };
         self.up_out.clear();
+        self.queued.clear();
         if lost && let Some(list) = self.list.take() {
             // The client waits for the end of its list.
             let mut text = format!("Event: {}Complete\r\n", list.action).into_bytes();
@@ -463,7 +477,36 @@ impl Session {
             {
                 self.list = None;
             }
+            if !self.queued.is_empty() {
+                self.originated(text);
+            }
             self.out.extend_from_slice(message);
+        }
+    }
+
+    /// Keeps the room of a call that Asterisk took, until [`Session::originated`] hears what became of it.
+    fn keep(&mut self, id: Vec<u8>, ticket: Ticket) {
+        let now = Instant::now();
+        // Its places end by themselves then: there is nothing left to give back.
+        while self.queued.pop_front_if(|one| now >= one.since + PENDING).is_some() {}
+        if self.queued.len() < REMEMBERED {
+            self.queued.push_back(Queued { id, since: now, ticket });
+        }
+    }
+
+    /// Gives the room of a call back that failed without a channel: an unknown endpoint, an extension that is not there.
+    ///
+    /// `Reason: 0` may also be said of a channel that began and failed. Its place is that channel's by then; were it not
+    /// yet, one call more could pass until the channel's end is heard.
+    fn originated(&mut self, text: &[u8]) {
+        if !text.starts_with(b"Event: OriginateResponse") {
+            return;
+        }
+        let Some(id) = header(text, "ActionID") else { return };
+        let Some(place) = self.queued.iter().position(|one| one.id == id) else { return };
+        let Some(call) = self.queued.remove(place) else { return };
+        if header(text, "Response") == Some(b"Failure") && header(text, "Reason") == Some(b"0") {
+            call.ticket.failed();
         }
     }
 
@@ -516,6 +559,11 @@ impl Session {
             Then::Call(ticket) => {
                 if text.starts_with(b"Response: Error") {
                     ticket.failed();
+                } else if well
+                    && ticket.holds_room()
+                    && let Some(id) = pending.id
+                {
+                    self.keep(id, ticket);
                 }
                 self.out.extend_from_slice(message);
             }
