@@ -14,6 +14,7 @@
 mod gateway_calls;
 mod gateway_check;
 mod gateway_parser;
+mod gateway_system;
 mod itself;
 mod itself_causes;
 pub(crate) mod program;
