@@ -6,7 +6,10 @@
 //! The list (`CoreShowChannels`) is the truth at each start, loss and overflow, and once in a while; between, `Newchannel`,
 //! `Rename` and `Hangup` carry it on, by `Uniqueid`, so that a `Hangup` frees exactly its own. Asterisk enters a channel
 //! into its list, and takes it out, before it tells so (`main/stasis_channels.c`): events that were waiting while the list
-//! was made can be applied after it, twice the same is once.
+//! was made can be applied after it, twice the same is once. In 22 a list was never behind the events told before it.
+//!
+//! Where channels change places (a masquerade: a pickup, a transfer) Asterisk 22 moves name and `Uniqueid` together and tells
+//! no `Rename`, so a call stays itself; what older versions tell, and a rename by itself, is followed.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -146,7 +146,7 @@ fn the_calls_counted_are_the_channels_there_are() {
 }
 
 #[test]
-fn an_attended_transfer_between_two_channels_of_the_trunk_loses_and_invents_no_call() {
+fn a_redirect_and_a_pickup_lose_and_invent_no_call() {
     let Some(lab) = Lab::up() else { return };
     let counting = Counting::start(lab.ami_address(), "trunkwarden", lab.secret("trunkwarden"), 9);
     let mut ami = RawAmi::login(lab.ami_address(), "dialer", lab.secret("dialer"));
@@ -157,7 +157,6 @@ fn an_attended_transfer_between_two_channels_of_the_trunk_loses_and_invents_no_c
     );
     lab.cli(Instance::Pbx, "dialplan reload");
     originate(&mut ami, "PJSIP/100@prov-ok");
-    // What `Dial` made and bridged has no dialplan of its own: a redirect masquerades it into a channel that has.
     originate(&mut ami, "Local/100@through");
     eventually(SOON, "two channels", || (listed(&lab) == 2).then_some(()));
     counting.wait_for(2, "both counted");
@@ -174,6 +173,32 @@ fn an_attended_transfer_between_two_channels_of_the_trunk_loses_and_invents_no_c
     counting.wait_for(listed(&lab), "as many as are listed");
     lab.cli(Instance::Pbx, "channel request hangup all");
     counting.wait_for(0, "none is left over");
+
+    // -- a pickup masquerades: the channel that picks up takes the place of the one that rings, which ends
+    lab.put(
+        Instance::Provider,
+        "extensions.conf",
+        "[answering]\nexten = _1X.,1,Answer()\nsame = n,Wait(600)\nexten = _9X.,1,Ringing()\nsame = n,Wait(600)\n",
+    );
+    lab.cli(Instance::Provider, "dialplan reload");
+    originate(&mut ami, "Local/900@through");
+    let ringing = eventually(SOON, "a ringing channel", || {
+        let text = lab.cli(Instance::Pbx, "core show channels concise");
+        let rings = |line: &&str| line.starts_with("PJSIP/prov-ok-") && line.contains("!Ringing!");
+        text.lines().find(rings).and_then(|line| line.split('!').next()).map(ToOwned::to_owned)
+    });
+    counting.wait_for(1, "the one that rings");
+    let answer = ami.act(&format!(
+        "Action: Originate\r\nChannel: PJSIP/100@prov-ok\r\nApplication: PickupChan\r\nData: {ringing}\r\nAsync: true\r\nTimeout: 20000\r\n"
+    ));
+    assert_eq!(header(&answer, "Response"), "Success", "{answer:?}");
+    eventually(SOON, "the pickup", || {
+        let text = lab.cli(Instance::Pbx, "core show channels concise");
+        (listed(&lab) == 1 && !text.contains(&ringing)).then_some(())
+    });
+    counting.wait_for(1, "the one that picked up");
+    lab.cli(Instance::Pbx, "channel request hangup all");
+    counting.wait_for(0, "none is left over after the pickup");
 }
 
 #[test]
