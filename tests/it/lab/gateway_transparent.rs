@@ -219,8 +219,40 @@ impl Wire {
         self.next(|message| message.starts_with(&format!("Event: {name}\r\n")))
     }
 
+    /// As asterisk-java logs in, and what it is answered, to the end of `FullyBooted`.
+    pub(super) fn md5_login(&mut self, user: &str) -> Vec<u8> {
+        let answer = self.ask("action: Challenge\r\nactionid: 1_1#\r\nauthtype: MD5\r\n\r\n");
+        let number = answer.lines().find_map(|line| line.strip_prefix("Challenge: ")).expect("a challenge").to_owned();
+        let key = md5_key(&number, &secret(user).into());
+        self.send(format!(
+            "action: Login\r\nactionid: 1_2#\r\nauthtype: MD5\r\nkey: {}\r\nusername: {user}\r\n\r\n",
+            key.expose_secret()
+        ));
+        let mut heard = [answer.into_bytes(), self.until(b"\n\r\n")].concat();
+        heard.extend(self.until(b"\n\r\n"));
+        heard
+    }
+
+    /// As [`Wire::ask`] for an action whose id is in it, and how long that took; answers to others are left out.
+    pub(super) fn timed(&mut self, request: &str) -> (String, Duration) {
+        let id = request.lines().find_map(|line| line.strip_prefix("actionid: ")).expect("an id");
+        let line = format!("ActionID: {id}\r\n");
+        #[expect(clippy::disallowed_methods, reason = "a test's patience is measured in real time, not in the crate's")]
+        let began = std::time::Instant::now();
+        self.send(request);
+        let answer = self.next(|message| message.starts_with("Response:") && message.contains(&line));
+        (answer, began.elapsed())
+    }
+
+    /// All that comes up to this event, that included.
+    pub(super) fn seen_until(&mut self, event: &str) -> String {
+        let mut seen = self.until(format!("Event: {event}\r\n").as_bytes());
+        seen.extend(self.until(b"\n\r\n"));
+        text(&seen)
+    }
+
     /// Everything up to the answer to a `Ping` sent now, without it: whatever is still to come for what was asked before.
-    fn settle(&mut self) -> Vec<u8> {
+    pub(super) fn settle(&mut self) -> Vec<u8> {
         self.pings += 1;
         let id = format!("settled-{}", self.pings);
         self.send(format!("Action: Ping\r\nActionID: {id}\r\n\r\n"));
@@ -454,25 +486,12 @@ fn compare(direct: &mut Wire, through: &mut Wire, table: &[(String, Vec<u8>)]) -
     table.iter().map(|(name, request)| ask(name, request)).collect()
 }
 
-fn md5_login(wire: &mut Wire) -> Vec<u8> {
-    let answer = wire.ask("action: Challenge\r\nactionid: 1_1#\r\nauthtype: MD5\r\n\r\n");
-    let number = answer.lines().find_map(|line| line.strip_prefix("Challenge: ")).expect("a challenge").to_owned();
-    let key = md5_key(&number, &secret("everything").into());
-    wire.send(format!(
-        "action: Login\r\nactionid: 1_2#\r\nauthtype: MD5\r\nkey: {}\r\nusername: everything\r\n\r\n",
-        key.expose_secret()
-    ));
-    let mut heard = [answer.into_bytes(), wire.until(b"\n\r\n")].concat();
-    heard.extend(wire.until(b"\n\r\n")); // FullyBooted
-    heard
-}
-
 #[test]
 fn every_login_is_answered_as_asterisk_answers_it() {
     let Some(lab) = Lab::bare() else { return };
     let front = Front::to(&lab, lab.ami_address(), |_| {});
     let ways_in = [lab.ami_address(), front.address()];
-    let [direct, through] = ways_in.map(|address| md5_login(&mut Wire::connect(address)));
+    let [direct, through] = ways_in.map(|address| Wire::connect(address).md5_login("everything"));
     let mut found = vec![difference("MD5", &direct, &through)];
     for (user, more) in [
         ("everything", ""),
