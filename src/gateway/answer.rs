@@ -8,13 +8,18 @@ use bytes::BufMut;
 use crate::wire::ami::request::Request;
 
 /// Writes a response with these headers.
-pub(super) fn response(out: &mut impl BufMut, word: &str, id: Option<&[u8]>, headers: &[(&str, &str)]) {
+pub(super) fn response<V: AsRef<[u8]> + ?Sized>(
+    out: &mut impl BufMut,
+    word: &str,
+    id: Option<&[u8]>,
+    headers: &[(&str, &V)],
+) {
     put(out, "Response", word.as_bytes());
     if let Some(id) = id.filter(|id| !id.is_empty()) {
         put(out, "ActionID", id);
     }
     for (name, value) in headers {
-        put(out, name, value.as_bytes());
+        put(out, name, value.as_ref());
     }
     out.put_slice(b"\r\n");
 }

@@ -302,9 +302,10 @@ impl Session {
             }
             Permit::Unknown => {
                 self.shared.ask_catalogue_again();
-                let text =
-                    format!("Invalid/unknown command: {action}. Use Action: ListCommands to show available commands.");
-                self.refuse(request, &text);
+                // As it came: it need not be UTF-8.
+                let name = request.values("Action").find(|value| !value.is_empty()).unwrap_or_default();
+                let end = b". Use Action: ListCommands to show available commands.";
+                self.refuse(request, &[b"Invalid/unknown command: ", name, end].concat());
                 return Judged::Answered;
             }
         }
@@ -333,13 +334,13 @@ impl Session {
         }
     }
 
-    fn refuse(&mut self, request: &Request, message: &str) {
+    fn refuse<V: AsRef<[u8]> + ?Sized>(&mut self, request: &Request, message: &V) {
         self.shared.figures.action("refused");
         self.say(request, "Error", &[("Message", message)]);
     }
 
     /// Answers by ourselves: at once if the answer can be told by its id, else in its turn.
-    fn say(&mut self, request: &Request, word: &str, headers: &[(&str, &str)]) {
+    fn say<V: AsRef<[u8]> + ?Sized>(&mut self, request: &Request, word: &str, headers: &[(&str, &V)]) {
         let id = id_of(request);
         if id.is_some() || (self.pending.is_empty() && self.queue.is_empty()) {
             answer::response(&mut self.out, word, id, headers);
