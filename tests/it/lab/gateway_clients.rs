@@ -39,12 +39,8 @@ fn python() -> Option<PathBuf> {
     let cache = named("TRUNKWARDEN_LAB_CACHE")
         .or_else(|| named("XDG_CACHE_HOME").map(|cache| cache.join("trunkwarden-lab")))
         .or_else(|| named("HOME").map(|home| home.join(".cache/trunkwarden-lab")))?;
-    let made = Command::new("bash")
-        .arg(clients().join("python"))
-        .arg(&cache)
-        .stdin(Stdio::null())
-        .output()
-        .expect("bash");
+    let made =
+        Command::new("bash").arg(clients().join("python")).arg(&cache).stdin(Stdio::null()).output().expect("bash");
     let out = String::from_utf8_lossy(&made.stdout);
     if made.status.success() {
         return Some(out.trim().into());
@@ -153,7 +149,9 @@ fn a_client_of_asterisk_java_stays_over_restarts_and_kills_and_nothing_is_sent_t
                 let (answer, took) = java.timed(&call(number));
                 assert!(took < AT_ONCE, "{took:?}: {answer}");
                 assert!(
-                    answer.starts_with(&format!("Response: Error\r\nActionID: 4711_{number}#ACME\r\nMessage: trunkwarden: Asterisk is away")),
+                    answer.starts_with(&format!(
+                        "Response: Error\r\nActionID: 4711_{number}#ACME\r\nMessage: trunkwarden: Asterisk is away"
+                    )),
                     "{answer}"
                 );
                 refused += 1;

@@ -82,8 +82,7 @@ impl Front {
         };
         settings.upstream.backoff.max = Duration::from_secs(1);
         change(&mut settings);
-        let (runtime, tasks, stop) =
-            (Runtime::new().expect("a runtime"), TaskTracker::new(), CancellationToken::new());
+        let (runtime, tasks, stop) = (Runtime::new().expect("a runtime"), TaskTracker::new(), CancellationToken::new());
         let (names, gate) = Gate::new();
         let refusals = Refusals::default();
         let parts = Parts {

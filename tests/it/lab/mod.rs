@@ -13,12 +13,10 @@
 
 mod gateway_calls;
 mod gateway_check;
+mod gateway_clients;
 mod gateway_parser;
 mod gateway_system;
-mod gateway_parser;
 mod gateway_transparent;
-mod gateway_check;
-mod gateway_clients;
 mod itself;
 mod itself_causes;
 pub(crate) mod program;
