@@ -31,6 +31,8 @@ mod control;
 pub mod figures;
 pub mod limits;
 mod originate;
+#[cfg(test)]
+mod properties;
 pub mod refusals;
 pub mod rights;
 pub mod server;

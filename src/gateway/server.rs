@@ -250,6 +250,30 @@ pub(super) struct Shared {
     unauthenticated: Mutex<usize>,
 }
 
+#[cfg(test)]
+impl Shared {
+    /// What sessions share that no gateway has started.
+    pub(super) fn alone(settings: GatewaySettings, gate: Gate, catalogue: Catalogue, clock: Arc<dyn Clock>) -> Self {
+        let upstream = &settings.upstream;
+        let transport = TcpTransport::new(upstream.address.clone(), &upstream.tls).unwrap();
+        Self {
+            transport: RwLock::new(Arc::new(transport)),
+            gate,
+            limiter: Limiter::new(settings.limits.clone()),
+            refusals: Refusals::default(),
+            figures: Arc::default(),
+            clock,
+            catalogue: RwLock::new(Arc::new(catalogue)),
+            ask_catalogue: Notify::new(),
+            banner: RwLock::new(BANNER.to_owned()),
+            logins: Semaphore::new(LOGINS),
+            reached: watch::Sender::new(0),
+            unauthenticated: Mutex::new(0),
+            settings: watch::Sender::new(Arc::new(settings)),
+        }
+    }
+}
+
 impl Shared {
     pub(super) fn settings(&self) -> Arc<GatewaySettings> {
         Arc::clone(&self.settings.borrow())
