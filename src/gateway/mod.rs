@@ -31,13 +31,13 @@ mod control;
 pub mod figures;
 pub mod limits;
 mod originate;
-#[cfg(test)]
-mod properties;
 pub mod refusals;
 pub mod rights;
 pub mod server;
 mod session;
 pub mod settings;
+#[cfg(test)]
+mod tests;
 
 pub use admission::{Refusal, Verdict, admit};
 pub use calls::Calls;

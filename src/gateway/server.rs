@@ -257,6 +257,7 @@ impl Shared {
         let upstream = &settings.upstream;
         let transport = TcpTransport::new(upstream.address.clone(), &upstream.tls).unwrap();
         Self {
+            certified: RwLock::default(),
             transport: RwLock::new(Arc::new(transport)),
             gate,
             limiter: Limiter::new(settings.limits.clone()),
