@@ -425,6 +425,10 @@ impl Controller {
     /// # Errors
     /// A PBX's TLS files cannot be read, or the controller is stopping. What was taken until then stays.
     pub async fn reconfigure(&self, parameters: Parameters) -> Result<()> {
+        // First what can fail: then nothing is changed.
+        if let (Some(settings), Some(gateway)) = (parameters.gateway, &self.gateway) {
+            gateway.configure(settings).context("[gateway] stays as it was")?;
+        }
         self.access.replace(parameters.tokens);
         self.recipients.send_replace(Arc::new(parameters.recipients));
         let same = match (&parameters.hep, &self.hep_listen) {
@@ -434,9 +438,6 @@ impl Controller {
         };
         if !same {
             warn!("[hep] was changed; it is listened to as before until the controller is started anew");
-        }
-        if let (Some(settings), Some(gateway)) = (parameters.gateway, &self.gateway) {
-            gateway.configure(settings).context("[gateway] stays as it was")?;
         }
         self.decide(Input::Configured { at: self.clock.now(), policy: Box::new(parameters.policy) }).await?;
         let mut pbxs = self.pbxs.lock().await;

@@ -347,7 +347,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
     fn lost(&mut self, why: &str) {
         self.heard = None;
         let Some(asterisk) = self.asterisk.take() else { return };
-        self.shared.figures.asterisk_is(false);
         info!(
             user.id = self.session.user_name(),
             error = why,

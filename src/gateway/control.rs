@@ -34,11 +34,13 @@ async fn keep(shared: &Shared) {
     loop {
         match read(shared).await {
             Ok(()) => {
+                shared.figures.asterisk_is(true);
                 delays = Delays::new(shared.settings().upstream.backoff);
                 sleep(READ_AGAIN).await;
                 shared.ask_catalogue.notified().await;
             }
             Err(error) => {
+                shared.figures.asterisk_is(false);
                 let refused = matches!(error, SessionError::Refused(_));
                 let retry_in = delays.next(refused);
                 if refused {

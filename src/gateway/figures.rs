@@ -66,18 +66,28 @@ impl Figures {
         metrics::gauge!("trunkwarden_gateway_upstream_up").set(if reached { 1.0 } else { 0.0 });
     }
 
-    pub(super) fn call_passed(&self, trunk: &TrunkId) {
+    pub(super) fn call_passed(&self, trunks: &[TrunkId]) {
         self.passed.fetch_add(1, Ordering::Relaxed);
-        originate(trunk, "passed");
+        for trunk in trunks {
+            originate(trunk.as_str(), "passed");
+        }
+        if trunks.is_empty() {
+            originate("", "passed");
+        }
     }
 
     pub(super) fn call_refused(&self, trunk: &TrunkId) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        originate(trunk, "refused");
+        originate(trunk.as_str(), "refused");
     }
 
     pub(super) fn call_limited(&self, trunk: &TrunkId) {
-        originate(trunk, "limited");
+        originate(trunk.as_str(), "limited");
+    }
+
+    /// Asterisk was away.
+    pub(super) fn call_lost(&self) {
+        originate("", "away");
     }
 
     pub(super) fn action(&self, outcome: &'static str) {
@@ -85,7 +95,8 @@ impl Figures {
     }
 }
 
-fn originate(trunk: &TrunkId, outcome: &'static str) {
-    metrics::counter!("trunkwarden_gateway_originates_total", "trunk" => trunk.to_string(), "outcome" => outcome)
+/// `trunk` is empty for a call that goes out on none, or is not known to.
+fn originate(trunk: &str, outcome: &'static str) {
+    metrics::counter!("trunkwarden_gateway_originates_total", "trunk" => trunk.to_owned(), "outcome" => outcome)
         .increment(1);
 }

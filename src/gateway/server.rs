@@ -11,6 +11,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use secrecy::ExposeSecret as _;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     clock::Clock,
     decision::Gate,
-    wire::ami::client::{Security, TcpTransport, Transport, TransportError},
+    wire::ami::client::{AmiSettings, Security, TcpTransport, Transport, TransportError},
 };
 
 /// What is greeted with until Asterisk's own greeting is known: that of Asterisk 22.
@@ -79,6 +80,10 @@ pub struct Gateway {
     shared: Arc<Shared>,
     address: SocketAddr,
     tls_address: Option<SocketAddr>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    /// Ends the counting of calls.
+    counting: Arc<Mutex<CancellationToken>>,
 }
 
 /// What a gateway works with.
@@ -113,16 +118,6 @@ impl Gateway {
         let tls_address = tls.as_ref().and_then(|listener| listener.local_addr().ok());
         let transport = transport(&settings)?;
         let limiter = Limiter::new(settings.limits.clone());
-        Calls::start(
-            settings.upstream.clone(),
-            Arc::clone(&transport),
-            gate.clone(),
-            settings.pbx.clone(),
-            limiter.clone(),
-            Arc::clone(&clock),
-            &tasks,
-            stop.clone(),
-        );
         let shared = Arc::new(Shared {
             settings: watch::Sender::new(Arc::new(settings)),
             transport: RwLock::new(transport),
@@ -145,8 +140,11 @@ impl Gateway {
             let (own, tracker, until) = (Arc::clone(&shared), tasks.clone(), stop.clone());
             tasks.spawn(listen(own, listener, Security::Tls, tracker, until));
         }
-        tasks.spawn(control::run(Arc::clone(&shared), stop));
-        Ok(Self { shared, address, tls_address })
+        tasks.spawn(control::run(Arc::clone(&shared), stop.clone()));
+        let counting = Arc::new(Mutex::new(CancellationToken::new()));
+        let gateway = Self { shared, address, tls_address, tasks, stop, counting };
+        gateway.count_calls();
+        Ok(gateway)
     }
 
     /// Where it listens in clear.
@@ -167,10 +165,22 @@ impl Gateway {
         &self.shared.figures
     }
 
-    /// How many calls it lets through.
-    #[must_use]
-    pub fn limiter(&self) -> &Limiter {
-        &self.shared.limiter
+    /// Counts the calls on the trunks, anew if they were counted.
+    fn count_calls(&self) {
+        let stop = self.stop.child_token();
+        let mut counting = self.counting.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *counting, stop.clone()).cancel();
+        let settings = self.shared.settings();
+        Calls::start(
+            settings.upstream.clone(),
+            self.shared.transport(),
+            self.shared.gate.clone(),
+            settings.pbx.clone(),
+            self.shared.limiter.clone(),
+            Arc::clone(&self.shared.clock),
+            &self.tasks,
+            stop,
+        );
     }
 
     /// Takes over a configuration read anew. Where it listens, and which PBX is behind it, stays as it is; a certificate is
@@ -181,6 +191,13 @@ impl Gateway {
     /// [`GatewayError`] when the certificate is of no use or Asterisk cannot be reached so; the old settings stay in force.
     pub fn configure(&self, settings: GatewaySettings) -> Result<(), GatewayError> {
         let known = self.shared.settings();
+        if settings.pbx != known.pbx {
+            // Its rules, users and way to Asterisk are another PBX's: judged by this one's gate they would be a way around it.
+            warn!(
+                "[gateway] pbx was changed; everything of the gateway stays as it was until the controller is started anew"
+            );
+            return Ok(());
+        }
         let transport = transport(&settings)?;
         let tls = match (&known.tls, settings.tls) {
             (Some(known), Some(new)) => {
@@ -191,12 +208,26 @@ impl Gateway {
             }
             (known, _) => known.clone(),
         };
-        let settings = GatewaySettings { listen: known.listen, tls, pbx: known.pbx.clone(), ..settings };
+        let settings = GatewaySettings { listen: known.listen, tls, ..settings };
+        let elsewhere = !leads_as(&known.upstream, &settings.upstream);
         *self.shared.transport.write().unwrap_or_else(PoisonError::into_inner) = transport;
         self.shared.limiter.set(settings.limits.clone());
         self.shared.settings.send_replace(Arc::new(settings));
+        if elsewhere {
+            self.count_calls();
+        }
+        // A user may run commands now, and aliases were not asked for.
+        self.shared.ask_catalogue_again();
         Ok(())
     }
+}
+
+/// Whether these lead to the same Asterisk as the same user.
+fn leads_as(one: &AmiSettings, other: &AmiSettings) -> bool {
+    one.address == other.address
+        && one.username == other.username
+        && one.secret.expose_secret() == other.secret.expose_secret()
+        && one.tls == other.tls
 }
 
 fn transport(settings: &GatewaySettings) -> Result<Arc<dyn Transport>, GatewayError> {

@@ -734,9 +734,7 @@ impl Session {
         let released = |trunk: &TrunkId| gate.state(trunk).and_then(|state| state.released);
         match self.shared.limiter.take(&trunks, released, self.shared.clock.now()) {
             Ok(ticket) => {
-                for trunk in &trunks {
-                    self.shared.figures.call_passed(trunk);
-                }
+                self.shared.figures.call_passed(&trunks);
                 self.send(waiting.request, Some(ticket), now);
                 None
             }
@@ -746,7 +744,7 @@ impl Session {
                     return Some(waiting);
                 }
                 self.shared.figures.call_limited(&full.trunk);
-                self.refuse(&waiting.request, &format!("trunkwarden: {full}"));
+                self.say(&waiting.request, "Error", &[("Message", &format!("trunkwarden: {full}"))]);
                 None
             }
         }
@@ -778,7 +776,8 @@ impl Session {
             std::mem::take(&mut self.queue).into_iter().chain(std::mem::take(&mut self.parked)).partition(is_call);
         self.queue = others.into();
         for waiting in calls {
-            self.refuse(&waiting.request, &text);
+            self.shared.figures.call_lost();
+            self.say(&waiting.request, "Error", &[("Message", &text)]);
         }
     }
 

@@ -24,13 +24,14 @@ use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, Share
 /// not fill the memory.
 pub const MOST_SERIES: usize = 50_000;
 
-/// Originates of dialers, by trunk and outcome: `passed`, `refused` (the trunk holds), `limited` (over a limit).
+/// Originates of dialers, by trunk (empty: none) and outcome: `passed`, `refused` (the trunk holds), `limited` (over a
+/// limit), `away` (Asterisk is).
 pub const GATEWAY_ORIGINATES: &str = "trunkwarden_gateway_originates_total";
 /// Actions of dialers other than `Originate`, by outcome.
 pub const GATEWAY_ACTIONS: &str = "trunkwarden_gateway_actions_total";
 /// Dialers that are logged in.
 pub const GATEWAY_CLIENTS: &str = "trunkwarden_gateway_clients";
-/// Whether Asterisk is reached: 1 or 0.
+/// Whether Asterisk was reached when it was last tried: 1 or 0.
 pub const GATEWAY_UPSTREAM_UP: &str = "trunkwarden_gateway_upstream_up";
 /// Dialers that were cut because they read too slowly.
 pub const GATEWAY_CLIENTS_CUT: &str = "trunkwarden_gateway_clients_cut_total";
@@ -43,11 +44,11 @@ pub const DESCRIBED: [(&str, Kind, Unit, &str); 6] = [
         GATEWAY_ORIGINATES,
         Kind::Counter,
         Unit::Count,
-        "Originate actions through the gateway by trunk and outcome: passed, refused (held), limited.",
+        "Originate actions through the gateway by trunk and outcome: passed, refused (held), limited, away.",
     ),
     (GATEWAY_ACTIONS, Kind::Counter, Unit::Count, "Other actions through the gateway by outcome."),
     (GATEWAY_CLIENTS, Kind::Gauge, Unit::Count, "Dialers logged in at the gateway now."),
-    (GATEWAY_UPSTREAM_UP, Kind::Gauge, Unit::Count, "Whether the gateway reaches Asterisk: 1 or 0."),
+    (GATEWAY_UPSTREAM_UP, Kind::Gauge, Unit::Count, "Whether the gateway reached Asterisk when it last tried: 1 or 0."),
     (GATEWAY_CLIENTS_CUT, Kind::Counter, Unit::Count, "Dialers that the gateway cut because they read too slowly."),
     (GATEWAY_EVENTS_LOST, Kind::Counter, Unit::Count, "Events that the gateway could not deliver to a dialer."),
 ];
