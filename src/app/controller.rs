@@ -426,8 +426,10 @@ impl Controller {
     /// A PBX's TLS files cannot be read, or the controller is stopping. What was taken until then stays.
     pub async fn reconfigure(&self, parameters: Parameters) -> Result<()> {
         // First what can fail: then nothing is changed.
-        if let (Some(settings), Some(gateway)) = (parameters.gateway, &self.gateway) {
-            gateway.configure(settings).context("[gateway] stays as it was")?;
+        match (parameters.gateway, &self.gateway) {
+            (Some(settings), Some(gateway)) => gateway.configure(settings).context("[gateway] stays as it was")?,
+            (None, Some(gateway)) => gateway.dismiss(),
+            (Some(_) | None, None) => {}
         }
         self.access.replace(parameters.tokens);
         self.recipients.send_replace(Arc::new(parameters.recipients));

@@ -101,16 +101,31 @@ impl Names {
     }
 
     fn unset(&mut self, trunk: &TrunkId) {
-        for name in self.of.remove(trunk).unwrap_or_default() {
-            if self.exact.get(&name) == Some(trunk) {
-                self.exact.remove(&name);
-            }
+        let gone = self.of.remove(trunk).unwrap_or_default();
+        for name in &gone {
+            // Another trunk may be called so too, and was outshone.
+            let other = |same: &dyn Fn(&str) -> bool| {
+                let called =
+                    |(id, names): &(&TrunkId, &Vec<String>)| same(id.name()) || names.iter().any(|name| same(name));
+                self.of.iter().find(called).map(|(id, _)| id.clone())
+            };
             let folded = name.to_lowercase();
+            let (exact, alike) = (other(&|known| known == name), other(&|known| known.to_lowercase() == folded));
+            if self.exact.get(name) == Some(trunk) {
+                replace(&mut self.exact, name, exact);
+            }
             if self.folded.get(&folded) == Some(trunk) {
-                self.folded.remove(&folded);
+                replace(&mut self.folded, &folded, alike);
             }
         }
     }
+}
+
+fn replace(names: &mut HashMap<String, TrunkId>, name: &str, by: Option<TrunkId>) {
+    match by {
+        Some(trunk) => names.insert(name.to_owned(), trunk),
+        None => names.remove(name),
+    };
 }
 
 #[derive(Debug)]
@@ -294,6 +309,19 @@ mod tests {
         assert_eq!(gate.state(&trunk), None);
         tx.open(1, &[(trunk.clone(), state(false))].into());
         assert_eq!(gate.state(&trunk), None);
+    }
+
+    #[test]
+    fn a_name_that_two_trunks_have_stays_with_the_one_that_is_left() {
+        let (tx, gate) = Gate::new();
+        let pbx = PbxId::try_from("pbx1").unwrap();
+        let (one, other) = (TrunkId::try_from("pbx1/x").unwrap(), TrunkId::try_from("pbx1/y").unwrap());
+        let endpoints = [EndpointName::try_from("x").unwrap()];
+        tx.name([(&one, &[][..]), (&other, &endpoints[..])].into_iter());
+        assert_eq!(gate.trunk_named(&pbx, "x").as_ref(), Some(&other));
+        tx.forget([&other].into_iter());
+        assert_eq!(gate.trunk_named(&pbx, "x").as_ref(), Some(&one));
+        assert_eq!(gate.trunk_named(&pbx, "X").as_ref(), Some(&one));
     }
 
     #[test]

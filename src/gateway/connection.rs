@@ -34,7 +34,8 @@ use crate::wire::ami::{
 };
 
 /// What may wait for one client.
-const BACKLOG: usize = 8 << 20;
+/// More than the longest message, so that nobody is cut off for one answer.
+const BACKLOG: usize = 12 << 20;
 /// The same for one that has not logged in.
 const STRANGERS_BACKLOG: usize = 64 << 10;
 /// Room for one read of a client.
@@ -99,6 +100,7 @@ struct Connection<S> {
     heard: Option<Heard>,
     asterisk: Option<Asterisk>,
     penalized: bool,
+    hung_up: bool,
     dialing: Option<Dialing>,
     delays: Delays,
     /// When the last session at Asterisk was lost, or was not to be had.
@@ -150,6 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             heard: None,
             asterisk: None,
             penalized: false,
+            hung_up: false,
             dialing: None,
             delays,
             lost_at: Instant::now(),
@@ -216,7 +219,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
             let asterisk_reads = self.heard.is_some();
             let asterisk_writes = self.asterisk.as_ref().is_some_and(|asterisk| !asterisk.is_written());
             let client_writes = !self.session.out.is_empty() || !self.flushed;
-            let client_reads = self.session.takes_more()
+            let client_reads = !self.hung_up
+                && self.session.takes_more()
                 && self.asterisk.as_ref().is_none_or(|asterisk| asterisk.out.len() < UP_BACKLOG);
             tokio::select! {
                 read = read_asterisk(&mut self.heard), if asterisk_reads => {
@@ -236,7 +240,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     }
                 }
                 read = self.client.0.read_buf(&mut self.input), if client_reads => match read {
-                    Ok(0) => return Ended::ByClient,
+                    Ok(0) => {
+                        // It may only have ended its half: what it asked is still done and answered.
+                        self.hung_up = true;
+                        self.session.hung_up(now);
+                    }
                     Ok(_) => self.take_in(),
                     Err(error) => return Ended::Io(error),
                 },
@@ -323,7 +331,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection<S> {
                     flushed: true,
                     since: now,
                 });
-                self.session.connected(now);
+                self.session.connected();
                 // What came with the answer to the login.
                 if let Err(why) = self.hand_back() {
                     self.lost(&why);

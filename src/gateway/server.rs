@@ -165,6 +165,13 @@ impl Gateway {
         &self.shared.figures
     }
 
+    /// It is no longer configured: nobody may use it any more.
+    pub fn dismiss(&self) {
+        let known = self.shared.settings();
+        let settings = GatewaySettings { users: Vec::new(), ..GatewaySettings::clone(&known) };
+        self.shared.settings.send_replace(Arc::new(settings));
+    }
+
     /// Counts the calls on the trunks, anew if they were counted.
     fn count_calls(&self) {
         let stop = self.stop.child_token();

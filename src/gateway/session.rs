@@ -45,10 +45,13 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 const UNANSWERED: usize = 1000;
 /// Bytes of actions that may wait before no more are read.
 const UNSENT: usize = 256 << 10;
-/// An action unanswered for so long is taken for one that never is (`core stop gracefully` is one); calls go on then.
-const NEVER_ANSWERED: Duration = Duration::from_secs(60);
+/// How long a call waits behind an unanswered action before Asterisk is asked whether it is still at it: some actions are
+/// never answered (`Queues` prints text only).
+const PROBE_AFTER: Duration = Duration::from_millis(200);
 /// Calls queued at Asterisk that are remembered, to give their room back should no channel be made.
 const REMEMBERED: usize = 1000;
+/// What it is asked by.
+const PROBE: &[u8] = b"trunkwarden-probe";
 /// How long a `Logoff` waits for what was asked before it.
 const LAST_ANSWERS: Duration = Duration::from_secs(5);
 /// Asterisk waits as long before it says so (`main/manager.c`, `session_do`).
@@ -146,8 +149,14 @@ enum What {
 struct Pending {
     id: Option<Vec<u8>>,
     action: String,
-    since: Instant,
     then: Then,
+}
+
+impl Pending {
+    /// Its id as it is found in an answer: blanks around it are lost.
+    fn own_id(&self) -> Option<&[u8]> {
+        self.id.as_deref().map(<[u8]>::trim_ascii)
+    }
 }
 
 /// What its answer is good for.
@@ -157,6 +166,8 @@ enum Then {
     HandOn,
     /// It answers something of ours.
     Swallow,
+    /// It says that Asterisk is done with all that was asked before.
+    Probe,
     /// Our own answer, whose turn has not come.
     Say(Vec<u8>),
     /// `Events`: the mask that is asked for, as it was asked for.
@@ -325,7 +336,7 @@ impl Session {
             self.shared.refusals.count(trunk);
             self.shared.figures.call_refused(trunk);
         }
-        debug!(user.id = self.user_name(), action.id = %request.header("ActionID"), reason = %refusal, "refused");
+        debug!(user.id = self.user_name(), action.id = %request.header("ActionID").escape_debug(), reason = %refusal, "refused");
         let text = format!("trunkwarden: {refusal}");
         if refusal.counted().is_some() {
             self.say(request, "Error", &[("Message", &text)]);
@@ -418,14 +429,14 @@ impl Session {
     }
 
     /// There is a session at Asterisk.
-    pub(super) fn connected(&mut self, now: Instant) {
+    pub(super) fn connected(&mut self) {
         self.upstream = Upstream::Up;
         self.up_out.clear();
         // Before our own answers that wait for their turn.
         for (place, request) in self.filters.iter().enumerate() {
             request.write(&mut self.up_out);
             let (id, action) = (id_of(request).map(<[u8]>::to_vec), request.action().into_owned());
-            self.pending.insert(place, Pending { id, action, since: now, then: Then::Swallow });
+            self.pending.insert(place, Pending { id, action, then: Then::Swallow });
         }
     }
 
@@ -437,7 +448,7 @@ impl Session {
         self.queued.clear();
         if lost && let Some(list) = self.list.take() {
             // The client waits for the end of its list.
-            let mut text = format!("Event: {}Complete\r\n", list.action).into_bytes();
+            let mut text = format!("Event: {}\r\n", end_of_list(&list.action)).into_bytes();
             if let Some(id) = &list.id {
                 text.extend_from_slice(b"ActionID: ");
                 text.extend_from_slice(id);
@@ -448,7 +459,7 @@ impl Session {
         }
         for pending in std::mem::take(&mut self.pending) {
             let what = match pending.then {
-                Then::Swallow => continue,
+                Then::Swallow | Then::Probe => continue,
                 Then::Say(text) => {
                     self.out.extend_from_slice(&text);
                     continue;
@@ -514,14 +525,23 @@ impl Session {
     fn answered(&mut self, message: &[u8], text: &[u8]) {
         let id = header(text, "ActionID");
         // Asterisk answers in the order it was asked, so whatever stands before this was never answered. What has no id is
-        // the answer to the first without one, or, where there is none, to whatever is next.
+        // the answer to the first without one, or, where there is none, to whatever is next. Blanks around an id are lost
+        // here, and Asterisk cuts a long one.
         let owed = |one: &Pending| !matches!(one.then, Then::Say(_));
-        let same = self.pending.iter().position(|one| owed(one) && one.id.as_deref() == id);
-        let place = same.or_else(|| id.is_none().then(|| self.pending.iter().position(owed)).flatten());
+        let same = self.pending.iter().position(|one| owed(one) && one.own_id() == id);
+        let next = || self.pending.iter().position(owed);
+        let place = same.or_else(|| match id {
+            None => next(),
+            Some(id) => {
+                next().filter(|&at| id.len() > 64 && self.pending[at].own_id().is_some_and(|own| own.starts_with(id)))
+            }
+        });
         let Some(place) = place else {
             self.out.extend_from_slice(message);
             return;
         };
+        // A list before it is over.
+        self.list = None;
         let mut settled: Vec<Pending> = self.pending.drain(..=place).collect();
         let Some(pending) = settled.pop() else { return };
         for early in settled {
@@ -534,7 +554,7 @@ impl Session {
             self.list = Some(List { id: pending.id.clone(), action: pending.action.clone() });
         }
         match pending.then {
-            Then::Swallow | Then::Say(_) => {}
+            Then::Swallow | Then::Probe | Then::Say(_) => {}
             Then::HandOn => self.out.extend_from_slice(message),
             Then::Filter(request) => {
                 if well {
@@ -603,6 +623,9 @@ impl Session {
 
     /// Moves on what can be moved on, and says when to be asked again at the latest.
     pub(super) fn pump(&mut self, now: Instant) -> Option<Instant> {
+        if self.ending != Ending::GoOn {
+            return None;
+        }
         if !self.parked.is_empty() {
             self.pump_parked(now);
         }
@@ -610,14 +633,11 @@ impl Session {
             match (&self.upstream, &front.what) {
                 (_, What::Said(_)) => self.say_in_turn(),
                 (_, What::Logoff) => {
-                    if !self.pending.is_empty() && now < front.arrived + LAST_ANSWERS {
+                    let owes = !self.pending.is_empty() || !self.parked.is_empty();
+                    if owes && now < front.arrived + LAST_ANSWERS {
                         break;
                     }
-                    let id = id_of(&front.request);
-                    let farewell = [("Message", "Thanks for all the fish.")];
-                    answer::response(&mut self.out, "Goodbye", id, &farewell);
-                    self.queue.clear();
-                    self.ending = Ending::AfterOut;
+                    self.leave();
                     return None;
                 }
                 (Upstream::Up, What::Unjudged) if self.shared.catalogue().is_empty() => {
@@ -628,20 +648,23 @@ impl Session {
                 (Upstream::Up, What::Unjudged) => self.judge_front(),
                 (Upstream::Up, What::Action) => {
                     if let Some(waiting) = self.queue.pop_front() {
-                        self.send(waiting.request, None, now);
+                        self.send(waiting.request, None);
                     }
                 }
                 (Upstream::Up, What::Call) => {
                     // Behind an unanswered action it might be run much later than it is judged.
-                    if self.is_waited_for(now) {
-                        self.refuse_held(now);
+                    if self.is_waited_for() {
+                        self.refuse_waiting(now);
                         break;
                     }
-                    if let Some(waiting) = self.queue.pop_front()
-                        && let Some(waiting) = self.place(waiting, now)
-                    {
-                        self.parked.push(waiting);
+                    let Some(waiting) = self.queue.pop_front() else { break };
+                    let Some(waiting) = self.ahead(|session| session.place(waiting, now)) else { continue };
+                    // Without an id its answer must come in its turn.
+                    if id_of(&waiting.request).is_none() {
+                        self.queue.push_front(waiting);
+                        break;
                     }
+                    self.parked.push(waiting);
                 }
                 (Upstream::Coming | Upstream::Away { .. }, What::Unjudged | What::Action | What::Call) => {
                     if matches!(self.upstream, Upstream::Away { .. }) {
@@ -653,17 +676,47 @@ impl Session {
                 }
             }
         }
+        // What stands behind the first waits for it.
         let soon = |waiting: &Waiting| match waiting.what {
             What::Said(_) | What::Call => now + LOOK_AGAIN,
             What::Unjudged => (now + LOOK_AGAIN).min(waiting.arrived + SHORT_WAIT),
             What::Action => waiting.arrived + SHORT_WAIT,
             What::Logoff => waiting.arrived + LAST_ANSWERS,
         };
-        self.queue.iter().map(soon).chain(self.parked.iter().map(soon)).min()
+        self.queue.front().into_iter().chain(&self.parked).map(soon).min()
     }
 
-    /// Calls that wait for their turn do not wait for a refusal: looked at now and then.
-    fn refuse_held(&mut self, now: Instant) {
+    /// The client leaves, or has left: what still waits is answered.
+    fn leave(&mut self) {
+        let Some(logoff) = self.queue.pop_front() else { return };
+        for waiting in std::mem::take(&mut self.parked) {
+            self.refuse(&waiting.request, "trunkwarden: the connection ends; the call was not started");
+        }
+        // At the end of its words nothing is said to who has hung up.
+        if !logoff.request.is_empty() {
+            let farewell = [("Message", "Thanks for all the fish.")];
+            answer::response(&mut self.out, "Goodbye", id_of(&logoff.request), &farewell);
+        }
+        self.queue.clear();
+        self.ending = Ending::AfterOut;
+    }
+
+    /// The client says no more: what it has asked is still done.
+    pub(super) fn hung_up(&mut self, now: Instant) {
+        self.queue.push_back(Waiting { request: Request::default(), arrived: now, what: What::Logoff });
+    }
+
+    /// Does something for the action that was first in the queue: what is answered there comes before what waits.
+    fn ahead<T>(&mut self, act: impl FnOnce(&mut Self) -> T) -> T {
+        let rest = std::mem::take(&mut self.queue);
+        let done = act(self);
+        self.queue.extend(rest);
+        done
+    }
+
+    /// Calls that wait behind an unanswered action: refused once their trunk holds, or they have waited for too long. Looked
+    /// at now and then.
+    fn refuse_waiting(&mut self, now: Instant) {
         if now < self.looked + LOOK_AGAIN {
             return;
         }
@@ -671,41 +724,66 @@ impl Session {
         let settings = self.shared.settings();
         let catalogue = self.shared.catalogue();
         let Some(user) = settings.users.iter().find(|known| known.name == self.user_name()) else { return };
-        for waiting in std::mem::take(&mut self.queue) {
-            if waiting.what == What::Call
-                && let Verdict::Refuse(refusal) =
-                    admit(&waiting.request, &rules(&settings, user, &catalogue.aliases), &self.shared.gate)
-            {
-                self.hold_back(&waiting.request, &refusal);
-            } else {
-                self.queue.push_back(waiting);
+        let mut longest = Duration::ZERO;
+        let mut look = |session: &mut Self, waiting: Waiting| {
+            if waiting.what != What::Call {
+                return Some(waiting);
             }
+            let waited = now.duration_since(waiting.arrived);
+            let verdict = admit(&waiting.request, &rules(&settings, user, &catalogue.aliases), &session.shared.gate);
+            if let Verdict::Refuse(refusal) = verdict {
+                session.hold_back(&waiting.request, &refusal);
+            } else if waited >= LONGEST_WAIT {
+                let text =
+                    "trunkwarden: Asterisk is still at an earlier action of this connection; the call was not started";
+                session.shared.figures.call_lost();
+                session.say(&waiting.request, "Error", &[("Message", text)]);
+            } else {
+                longest = longest.max(waited);
+                return Some(waiting);
+            }
+            None
+        };
+        for waiting in std::mem::take(&mut self.queue) {
+            let kept = look(self, waiting);
+            self.queue.extend(kept);
+        }
+        for waiting in std::mem::take(&mut self.parked) {
+            let kept = look(self, waiting);
+            self.parked.extend(kept);
+        }
+        let asked = self.pending.iter().any(|one| matches!(one.then, Then::Probe));
+        if longest >= PROBE_AFTER && !asked && self.upstream == Upstream::Up {
+            let mut ping = Request::default();
+            ping.push(b"Action: Ping");
+            ping.push(&[b"ActionID: ", PROBE].concat());
+            ping.write(&mut self.up_out);
+            self.pending.push_back(Pending { id: Some(PROBE.to_vec()), action: String::new(), then: Then::Probe });
         }
     }
 
     /// Our own answer, behind those that Asterisk owes.
     fn say_in_turn(&mut self) {
-        let Some(Waiting { what: What::Said(text), arrived: since, .. }) = self.queue.pop_front() else { return };
+        let Some(Waiting { what: What::Said(text), .. }) = self.queue.pop_front() else { return };
         if self.pending.is_empty() {
             self.out.extend_from_slice(&text);
         } else {
-            self.pending.push_back(Pending { id: None, action: String::new(), since, then: Then::Say(text) });
+            self.pending.push_back(Pending { id: None, action: String::new(), then: Then::Say(text) });
         }
     }
 
-    /// Whether Asterisk owes the client an answer.
-    fn is_waited_for(&self, now: Instant) -> bool {
-        let awaited = |one: &Pending| !matches!(one.then, Then::Say(_)) && now < one.since + NEVER_ANSWERED;
-        self.pending.iter().any(awaited)
+    /// Whether Asterisk is still at something.
+    fn is_waited_for(&self) -> bool {
+        self.list.is_some() || self.pending.iter().any(|one| !matches!(one.then, Then::Say(_)))
     }
 
     fn judge_front(&mut self) {
         let settings = self.shared.settings();
         let Some(mut waiting) = self.queue.pop_front() else { return };
         let Some(user) = settings.users.iter().find(|known| known.name == self.user_name()) else {
-            return self.refuse(&waiting.request, "Permission denied");
+            return self.ahead(|session| session.refuse(&waiting.request, "Permission denied"));
         };
-        match self.judge(&waiting.request, user, &settings) {
+        match self.ahead(|session| session.judge(&waiting.request, user, &settings)) {
             Judged::Answered => {}
             Judged::Goes(what) => {
                 waiting.what = what;
@@ -735,7 +813,7 @@ impl Session {
         match self.shared.limiter.take(&trunks, released, self.shared.clock.now()) {
             Ok(ticket) => {
                 self.shared.figures.call_passed(&trunks);
-                self.send(waiting.request, Some(ticket), now);
+                self.send(waiting.request, Some(ticket));
                 None
             }
             Err(full) => {
@@ -755,12 +833,13 @@ impl Session {
         if self.upstream != Upstream::Up {
             return self.refuse_calls();
         }
+        if self.is_waited_for() {
+            return self.refuse_waiting(now);
+        }
         for waiting in std::mem::take(&mut self.parked) {
-            if self.is_waited_for(now) {
-                self.parked.push(waiting);
-            } else if let Some(waiting) = self.place(waiting, now) {
-                self.parked.push(waiting);
-            }
+            // One that goes on is behind nothing that those after it could wait for: they are placed next time.
+            let kept = if self.is_waited_for() { Some(waiting) } else { self.place(waiting, now) };
+            self.parked.extend(kept);
         }
     }
 
@@ -772,12 +851,14 @@ impl Session {
             waiting.what == What::Call
                 || (waiting.what == What::Unjudged && waiting.request.action().eq_ignore_ascii_case("Originate"))
         };
-        let (calls, others): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.queue).into_iter().chain(std::mem::take(&mut self.parked)).partition(is_call);
-        self.queue = others.into();
-        for waiting in calls {
-            self.shared.figures.call_lost();
-            self.say(&waiting.request, "Error", &[("Message", &text)]);
+        let parked = std::mem::take(&mut self.parked);
+        for waiting in std::mem::take(&mut self.queue).into_iter().chain(parked) {
+            if is_call(&waiting) {
+                self.shared.figures.call_lost();
+                self.say(&waiting.request, "Error", &[("Message", &text)]);
+            } else {
+                self.queue.push_back(waiting);
+            }
         }
     }
 
@@ -790,7 +871,9 @@ impl Session {
             // The question is whether the connection lives, and this one does.
             let time = self.shared.clock.now();
             let stamp = format!("{}.{:06}", time.as_second(), time.subsec_microsecond());
-            self.say(&waiting.request, "Success", &[("Ping", "Pong"), ("Timestamp", &stamp)]);
+            self.ahead(|session| {
+                session.say(&waiting.request, "Success", &[("Ping", "Pong"), ("Timestamp", &stamp)]);
+            });
             return true;
         }
         let why = match &self.upstream {
@@ -798,12 +881,12 @@ impl Session {
             Upstream::Coming | Upstream::Up => "it has not answered yet",
         };
         let text = format!("trunkwarden: Asterisk is away ({why}); nothing was done");
-        self.refuse(&waiting.request, &text);
+        self.ahead(|session| session.refuse(&waiting.request, &text));
         true
     }
 
     /// Sends an action on.
-    fn send(&mut self, request: Request, ticket: Option<Ticket>, now: Instant) {
+    fn send(&mut self, request: Request, ticket: Option<Ticket>) {
         let id = id_of(&request).map(<[u8]>::to_vec);
         let action = request.action().into_owned();
         let is = |name: &str| action.eq_ignore_ascii_case(name);
@@ -826,7 +909,7 @@ impl Session {
                 Then::HandOn
             }
         };
-        self.pending.push_back(Pending { id, action, since: now, then });
+        self.pending.push_back(Pending { id, action, then });
     }
 
     /// Asks for the events of `mask` that the user may read: Asterisk knows only what our own user may.
@@ -853,4 +936,19 @@ enum Judged {
 
 fn rules<'a>(settings: &'a GatewaySettings, user: &'a GatewayUser, aliases: &'a [(String, String)]) -> Rules<'a> {
     Rules { pbx: &settings.pbx, user, local: settings.local, dialplan: &settings.rules, aliases }
+}
+
+/// How a list's end is called. Most are called as their action; those of PJSIP after what they list.
+fn end_of_list(action: &str) -> String {
+    let listed = match action.to_ascii_lowercase().as_str() {
+        "pjsipshowendpoints" => "EndpointList",
+        "pjsipshowendpoint" => "EndpointDetail",
+        "pjsipshowaors" => "AorList",
+        "pjsipshowauths" => "AuthList",
+        "pjsipshowcontacts" => "ContactList",
+        "pjsipshowregistrationsoutbound" => "OutboundRegistrationDetail",
+        "pjsipshowregistrationsinbound" => "InboundRegistrationDetail",
+        _ => action,
+    };
+    format!("{listed}Complete")
 }

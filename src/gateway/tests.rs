@@ -242,7 +242,7 @@ impl Scene {
             }
             Op::Connected => {
                 if *self.session.upstream() != Upstream::Up {
-                    self.session.connected(self.now);
+                    self.session.connected();
                 }
             }
             Op::Gate(allow) => self.say(allow),

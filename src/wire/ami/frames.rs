@@ -10,7 +10,7 @@ use memchr::memmem::Finder;
 use super::codec::DecodeError;
 
 /// The most one message may have: more than `pjsip show history` of a busy minute prints.
-pub const MESSAGE_LIMIT: usize = 16 << 20;
+pub const MESSAGE_LIMIT: usize = 8 << 20;
 /// An empty buffer larger than this is given back.
 const KEPT_CAPACITY: usize = 256 << 10;
 /// Room for one read.

@@ -137,3 +137,23 @@ async fn other_ways_to_dial_are_closed_and_named() {
     assert_eq!(world.pbx.calls("tata").attempted, 0);
     world.end().await;
 }
+
+#[tokio::test]
+async fn a_call_behind_a_slow_one_waits_five_seconds_at_most_and_what_follows_spins_nothing() {
+    let mut sim = quick();
+    sim.timing.call_setup = Duration::from_secs(7);
+    let world = World::new(sim, |_| {}).await;
+    let mut dialer = world.dialer().await;
+    let began = Instant::now();
+    dialer.send("Action: Originate\r\nActionID: slow\r\nChannel: PJSIP/1@tata\r\nApplication: Wait\r\n\r\n").await;
+    dialer.send(originate("late", "airtel")).await;
+    dialer.send("Action: Ping\r\nActionID: p\r\n\r\n").await;
+    let refused = dialer.response().await;
+    assert!(refused.contains("ActionID: late\r\n") && refused.contains("still at an earlier action"), "{refused}");
+    assert!(began.elapsed() >= Duration::from_millis(4900) && began.elapsed() < Duration::from_secs(6));
+    assert!(dialer.response().await.contains("ActionID: slow\r\n"));
+    assert!(dialer.response().await.contains("ActionID: p\r\n"), "and no answer to what the client never asked");
+    assert!(dialer.ask(originate("next", "airtel")).await.starts_with("Response: Success"));
+    assert_eq!(world.pbx.calls("airtel").attempted, 1);
+    world.end().await;
+}

@@ -188,6 +188,11 @@ impl Client {
         self.stream.write_all(text.as_ref()).await.unwrap();
     }
 
+    /// Says that nothing more comes, and goes on listening.
+    pub(crate) async fn end_half(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+
     /// Sends an action and gives the first response after it.
     pub(crate) async fn ask(&mut self, text: impl AsRef<[u8]>) -> String {
         self.send(text).await;

@@ -170,3 +170,51 @@ async fn without_ids_answers_come_in_the_order_of_the_questions() {
     says(4, "Permission denied");
     world.end().await;
 }
+
+#[tokio::test]
+async fn an_id_with_blanks_around_it_is_answered_and_keeps_nobody_waiting() {
+    let world = World::new(quick(), |_| {}).await;
+    let mut dialer = world.dialer().await;
+    assert!(dialer.ask("Action: Ping\r\nActionID: 1 \r\n\r\n").await.contains("ActionID: 1 \r\n"));
+    let call =
+        "Action: Originate\r\nActionID: 2\t\r\nChannel: PJSIP/1@airtel\r\nApplication: Wait\r\nAsync: true\r\n\r\n";
+    for _ in 0..3 {
+        let answer = timeout(Duration::from_secs(1), dialer.ask(call)).await.expect("at once");
+        assert!(answer.starts_with("Response: Success"), "{answer}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn without_ids_a_call_that_is_refused_is_answered_before_what_was_asked_after_it() {
+    let mut world = World::new(quick(), |settings| {
+        settings.limits.every = trunkwarden::gateway::TrunkLimits { per_second: Some(0.1), ..Default::default() };
+    })
+    .await;
+    let mut dialer = world.dialer().await;
+    let call = "Action: Originate\r\nChannel: PJSIP/1@airtel\r\nApplication: Wait\r\nAsync: true\r\n\r\n";
+    dialer.send(format!("{call}{call}Action: Ping\r\n\r\n")).await;
+    assert!(dialer.response().await.contains("queued"));
+    assert!(dialer.response().await.contains("takes no more now"));
+    assert!(dialer.response().await.contains("Pong"));
+    world.hold("airtel");
+    dialer.send(format!("{call}Action: Ping\r\n\r\n")).await;
+    assert!(dialer.response().await.contains("is held"));
+    assert!(dialer.response().await.contains("Pong"));
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_was_asked_before_the_client_ended_its_half_is_done_and_answered() {
+    let world = World::new(quick(), |_| {}).await;
+    let mut client = world.client().await;
+    let call =
+        "Action: Originate\r\nActionID: o\r\nChannel: PJSIP/1@airtel\r\nApplication: Wait\r\nAsync: true\r\n\r\n";
+    client.send(format!("Action: Login\r\nUsername: dialer\r\nSecret: dialer-secret\r\n\r\n{call}")).await;
+    client.end_half().await;
+    assert!(client.response().await.contains("accepted"));
+    assert!(client.response().await.contains("ActionID: o\r\nMessage: Originate successfully queued"));
+    assert!(client.is_closed().await);
+    assert_eq!(world.pbx.calls("airtel").attempted, 1);
+    world.end().await;
+}

@@ -5,13 +5,14 @@
 //! Assumes of Asterisk that its TLS input stalls when one TLS record carries more than about 1 kB (seen on 22.10: it reads
 //! 1024 bytes, then waits for the socket although decrypted bytes are left). Records are therefore kept below that.
 
-use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, InvalidDnsNameError, ServerName, pem::PemObject as _},
 };
+use socket2::{SockRef, TcpKeepalive};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -21,6 +22,8 @@ use tokio_rustls::TlsConnector;
 
 use super::Tls;
 
+/// What was written and not acknowledged for so long ends the connection; after as long without a word the kernel asks.
+const SILENCE: Duration = Duration::from_secs(10);
 /// The most bytes in one TLS record we send, its own overhead included.
 const TLS_RECORD: usize = 1000;
 
@@ -173,6 +176,11 @@ impl TcpTransport {
         let tcp = TcpStream::connect(&self.address).await.map_err(failed)?;
         // Actions are small and waited for.
         tcp.set_nodelay(true).map_err(failed)?;
+        // A host that is gone without a word must not hold what was written to it until it is back.
+        let alive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 2);
+        SockRef::from(&tcp).set_tcp_keepalive(&alive).map_err(failed)?;
+        #[cfg(target_os = "linux")]
+        SockRef::from(&tcp).set_tcp_user_timeout(Some(SILENCE)).map_err(failed)?;
         let peer = tcp.peer_addr().map_err(failed)?;
         match &self.tls {
             None => {
