@@ -23,6 +23,7 @@ use trunkwarden::{
 };
 
 mod calls;
+mod load;
 mod login;
 mod upstream;
 mod wire;
