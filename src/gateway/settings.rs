@@ -92,7 +92,8 @@ pub enum Unguarded {
     Agi,
     /// `Setvar` of what makes Asterisk transfer or dial.
     Setvar,
-    /// `Originate` with an application that dials in a way of its own (`Queue`, `Originate`, `Exec`, `Gosub`, …).
+    /// `Originate` with an application that dials in a way of its own (`Originate`, `Exec`, `Gosub`, …). `Queue` is none of
+    /// them: it passes on purpose, since agents are called by it.
     Application,
 }
 
