@@ -13,10 +13,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::{
-    CertificateError, ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-};
+use rustls::CertificateError;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,7 +28,7 @@ use super::{
 use crate::{
     api::problem::chain,
     config::Config,
-    gateway::{GatewaySettings, GatewayUser, TlsListen},
+    gateway::{GatewaySettings, GatewayUser, server::certified},
     wire::ami::{
         Action, Classes, DecodeLimits, Decoder, Frame, Message,
         client::{BoxedIo, ConnectError, TcpTransport, Tls, Transport as _, session::md5_key},
@@ -88,9 +85,9 @@ pub async fn inside(config: &Config) -> Vec<Check> {
         ));
     }
     if let Some(tls) = &settings.tls {
-        checks.push(match tls_files(tls) {
-            Ok(()) => say(Level::Good, "gateway", "the certificate and its key can be read and belong together", ""),
-            Err(wrong) => say(Level::Problem, "gateway", wrong, "[gateway.tls] certificate and key: PEM files"),
+        checks.push(match certified(tls) {
+            Ok(_) => say(Level::Good, "gateway", "the certificate and its key can be read and belong together", ""),
+            Err(error) => say(Level::Problem, "gateway", chain(&error), "[gateway.tls] certificate and key: PEM files"),
         });
         checks.extend(listen(&settings, tls.listen, "gateway.tls.listen").await);
     }
@@ -126,23 +123,6 @@ async fn greets(address: SocketAddr) -> bool {
         Ok(Ok(io)) => Talk::over(Box::new(io)).await.is_ok(),
         Ok(Err(_)) | Err(_) => false,
     }
-}
-
-/// Whether the certificate and the key can be used, and belong together.
-fn tls_files(tls: &TlsListen) -> Result<(), String> {
-    let shown = |path: &std::path::Path| path.display().to_string();
-    let chain = CertificateDer::pem_file_iter(&tls.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| format!("{}: {error}", shown(&tls.certificate)))?;
-    if chain.is_empty() {
-        return Err(format!("{} holds no certificate", shown(&tls.certificate)));
-    }
-    let key = PrivateKeyDer::from_pem_file(&tls.key).map_err(|error| format!("{}: {error}", shown(&tls.key)))?;
-    ServerConfig::builder_with_provider(rustls::crypto::ring::default_provider().into())
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map(drop)
-        .map_err(|error| format!("{} and {} cannot be used: {error}", shown(&tls.certificate), shown(&tls.key)))
 }
 
 /// What the gateway's users were promised: the classes of events, and of actions.

@@ -248,7 +248,7 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, GatewayError> {
 }
 
 /// Reads certificate and key.
-fn certified(tls: &TlsListen) -> Result<Arc<ServerConfig>, GatewayError> {
+pub(crate) fn certified(tls: &TlsListen) -> Result<Arc<ServerConfig>, GatewayError> {
     let unreadable = |path: &std::path::PathBuf| {
         let path = path.clone();
         move |source| GatewayError::Pem { path, source }

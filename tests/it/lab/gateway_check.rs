@@ -144,7 +144,7 @@ fn what_the_gateways_users_were_promised_must_be_granted_by_asterisk() {
     drop(std::net::TcpStream::connect(&port));
     let said = check(&program, &[]);
     line(&said, "PROBLEM", &["gateway", &port, "cannot be listened at"]);
-    line(&said, "PROBLEM", &["trunkwarden.toml holds no certificate"]);
+    line(&said, "PROBLEM", &["trunkwarden.toml cannot be read as PEM"]);
     program.end(&[lab.secret("dialer"), lab.secret("trunkwarden")]);
 }
 
