@@ -546,25 +546,35 @@ async fn controller(gateways: &[SocketAddr], here: bool, pbx: SocketAddr) -> Opt
     socket.local_addr().ok().map(|address| address.ip())
 }
 
+/// What none of the lines that close a port can be relied on for.
+const STAYS: &str = "who is connected already may stay so, since most of these judge new connections only: restart the dialer, \
+                     or on Asterisk `manager show connected` and `manager kick session`";
+
 /// Lines that leave Asterisk's port to the controller. Without an address it is on Asterisk's own machine.
 fn close_port(address: SocketAddr, controller: Option<IpAddr>) -> String {
     let port = address.port();
     let Some(ip) = controller else {
         return format!(
             "the controller is on Asterisk's machine, so AMI need not be reached from elsewhere. manager.conf:\n    \
-             [general]\n    bindaddr = 127.0.0.1\nthen: asterisk -rx \"manager reload\". Or the firewall there:\n    \
-             nft add rule inet filter input iifname != \"lo\" tcp dport {port} drop\n    \
-             ufw deny {port}/tcp\n    iptables -I INPUT ! -i lo -p tcp --dport {port} -j DROP"
+             [general]\n    bindaddr = 127.0.0.1\nthen: asterisk -rx \"manager reload\". Or the firewall there, one of:\n    \
+             nft insert rule inet filter input iifname != \"lo\" tcp dport {port} drop\n    \
+             ufw prepend deny {port}/tcp\n    \
+             iptables -I INPUT ! -i lo -p tcp --dport {port} -j DROP && ip6tables -I INPUT ! -i lo -p tcp --dport {port} \
+             -j DROP\n{STAYS}"
         );
     };
-    let (family, tables) = if ip.is_ipv4() { ("ip", "iptables") } else { ("ip6", "ip6tables") };
+    // The other family has no controller in it, so nobody is let in by it.
+    let (family, other, tables, other_tables) =
+        if ip.is_ipv4() { ("ip", "ipv6", "iptables", "ip6tables") } else { ("ip6", "ipv4", "ip6tables", "iptables") };
     format!(
         "on Asterisk's machine let only the controller ({ip}) in; one of:\n    \
-         nft add rule inet filter input iifname != \"lo\" tcp dport {port} {family} saddr != {ip} drop\n    \
-         ufw insert 1 deny {port}/tcp && ufw insert 1 allow from {ip} to any port {port} proto tcp\n    \
-         {tables} -I INPUT ! -i lo -p tcp --dport {port} ! -s {ip} -j DROP\n\
+         nft insert rule inet filter input iifname != \"lo\" tcp dport {port} {family} saddr != {ip} drop && nft insert \
+         rule inet filter input iifname != \"lo\" meta nfproto {other} tcp dport {port} drop\n    \
+         ufw prepend deny {port}/tcp && ufw prepend allow from {ip} to any port {port} proto tcp\n    \
+         {tables} -I INPUT ! -i lo -p tcp --dport {port} ! -s {ip} -j DROP && {other_tables} -I INPUT ! -i lo -p tcp \
+         --dport {port} -j DROP\n\
          (AMI over TLS and over HTTP have ports of their own.) And in manager.conf, in every section:\n    \
-         deny = 0.0.0.0/0.0.0.0\n    permit = {}",
+         deny = 0.0.0.0/0.0.0.0\n    permit = {}\n{STAYS}",
         permit(ip)
     )
 }
@@ -788,7 +798,18 @@ mod tests {
     fn the_lines_that_close_the_port_name_the_controller() {
         let address: SocketAddr = "10.0.0.9:5038".parse().unwrap();
         let lines = close_port(address, Some("10.0.0.5".parse().unwrap()));
-        for words in ["ip saddr != 10.0.0.5 drop", "allow from 10.0.0.5", "permit = 10.0.0.5/255.255.255.255"] {
+        for words in [
+            "nft insert rule inet filter input iifname != \"lo\" tcp dport 5038 ip saddr != 10.0.0.5 drop",
+            "meta nfproto ipv6 tcp dport 5038 drop",
+            "ufw prepend allow from 10.0.0.5",
+            "&& ip6tables -I INPUT ! -i lo -p tcp --dport 5038 -j DROP",
+            "permit = 10.0.0.5/255.255.255.255",
+            "who is connected already may stay so",
+        ] {
+            assert!(lines.contains(words), "{lines}");
+        }
+        let lines = close_port(address, Some("2001:db8::5".parse().unwrap()));
+        for words in ["ip6 saddr != 2001:db8::5 drop", "meta nfproto ipv4 tcp", "&& iptables -I INPUT ! -i lo -p tcp"] {
             assert!(lines.contains(words), "{lines}");
         }
         assert!(close_port(address, None).contains("bindaddr = 127.0.0.1"));
