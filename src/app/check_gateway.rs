@@ -28,7 +28,7 @@ use super::{
 use crate::{
     api::problem::chain,
     config::Config,
-    gateway::{GatewaySettings, GatewayUser, server::certified},
+    gateway::{GatewaySettings, GatewayUser, LocalPolicy, server::certified},
     wire::ami::{
         Action, Classes, DecodeLimits, Decoder, Frame, Message,
         client::{BoxedIo, ConnectError, TcpTransport, Tls, Transport as _, session::md5_key},
@@ -45,6 +45,8 @@ const BOOT_PATIENCE: Duration = Duration::from_secs(2);
 const PINGS: u32 = 5;
 /// Logins that may be refused at Asterisk's own port in one run: intrusion guards count them.
 const DIRECT_LOGINS: usize = 2;
+/// How the gateway begins what it refuses, and Asterisk does not.
+const OWN_WORDS: &str = "trunkwarden: ";
 /// Asterisk's own port, unless told otherwise.
 const AMI_PORT: u16 = 5038;
 /// Room for what is read at once.
@@ -91,6 +93,16 @@ pub async fn inside(config: &Config) -> Vec<Check> {
         });
         checks.extend(listen(&settings, tls.listen, "gateway.tls.listen").await);
     }
+    if settings.rules.is_empty() {
+        let local = match settings.local {
+            LocalPolicy::HoldWhenAnyHeld => "is refused while any trunk is held",
+            LocalPolicy::Allow => "passes",
+        };
+        let found =
+            format!("there is no [[gateway.rule]]: Local/… {local}, and Exten and Context of an Originate pass");
+        let fix = "where these lead to trunks, say so by a rule for the context (docs/operations.md, The AMI gateway)";
+        checks.push(say(Level::Note, "gateway", found, fix));
+    }
     let shared = config.gateway.as_ref().is_some_and(|gateway| gateway.upstream.is_none());
     checks.extend(upstream(&settings, shared).await);
     checks
@@ -135,6 +147,9 @@ fn promised(settings: &GatewaySettings) -> (Classes, Classes) {
     (read, write)
 }
 
+/// Any of these may list the calls (`CoreShowChannels`), which limits count.
+const LISTS_CALLS: Classes = Classes::SYSTEM.and(Classes::REPORTING);
+
 /// Classes that show in `ListCommands`: each has an action in Asterisk's core that needs it and nothing else will do.
 const SHOWN: [&str; 6] = ["system", "call", "command", "user", "config", "originate"];
 
@@ -170,6 +185,8 @@ async fn upstream(settings: &GatewaySettings, shared: bool) -> Vec<Check> {
         let own =
             "\n(it is the controller's own user too; a user of the gateway's own, in [gateway.upstream], needs less)";
         section(user, read, write.and(Classes::SYSTEM).and(Classes::COMMAND)) + own
+    } else if settings.limits.count_calls() && !write.overlaps(LISTS_CALLS) {
+        section(user, read, write.and(Classes::REPORTING))
     } else {
         section(user, read, write)
     };
@@ -209,10 +226,18 @@ async fn upstream(settings: &GatewaySettings, shared: bool) -> Vec<Check> {
         shown.as_ref().map(|answer| answer.output().map(std::borrow::Cow::into_owned).collect()).unwrap_or_default();
     let has = |name| shown_of(&shown, name).map(Classes::read);
     let missing_read = has("read perm:").map(|has| read.without(has));
+    let mut counts = true;
     let missing_write = match has("write perm:") {
-        Some(has) => write.without(has),
+        Some(has) => {
+            counts = has.overlaps(LISTS_CALLS);
+            write.without(has)
+        }
         None => match talk.ask(&Action::list_commands()).await {
-            Ok(answer) => not_granted(write, &answer),
+            Ok(answer) => {
+                // It lists what this user may run, and nothing else.
+                counts = answer.get("CoreShowChannels").is_some();
+                not_granted(write, &answer)
+            }
             Err(error) => {
                 checks.push(say(Level::Warning, OF, format!("{user:?}: ListCommands: {error}"), ""));
                 Classes::NONE
@@ -231,6 +256,13 @@ async fn upstream(settings: &GatewaySettings, shared: bool) -> Vec<Check> {
         let level = if bad { Level::Problem } else { Level::Warning };
         let found = format!("the gateway's users were promised `{right} = {}`, which {user:?} lacks", names.join(","));
         checks.push(say(level, OF, found, ""));
+    }
+    if settings.limits.count_calls() && !counts {
+        lacking = true;
+        let found = format!(
+            "[gateway.limits] count calls by CoreShowChannels, for which {user:?} lacks `write = reporting` or `system`"
+        );
+        checks.push(say(Level::Warning, OF, found, ""));
     }
     if lacking {
         checks.push(say(Level::Warning, OF, format!("{user:?} lacks rights at Asterisk"), lines));
@@ -449,7 +481,9 @@ async fn around(settings: &GatewaySettings, reaches: &[Reach], users: &[&Gateway
     if pbx.port() != AMI_PORT {
         targets.push((SocketAddr::new(pbx.ip(), AMI_PORT), Tls::Off));
     }
-    let mut open: Option<(SocketAddr, Tls)> = None;
+    let mut open = None;
+    // Logins that Asterisk was asked for.
+    let mut asked = 0;
     for (address, tls) in targets {
         if gateways.contains(&address) {
             let found = format!("{address} is the gateway itself, so Asterisk cannot be there");
@@ -457,69 +491,119 @@ async fn around(settings: &GatewaySettings, reaches: &[Reach], users: &[&Gateway
             continue;
         }
         match timeout(PORT_PATIENCE, TcpStream::connect(address)).await {
-            Ok(Ok(_)) if here => {
-                let found = format!(
-                    "{address}: Asterisk's own port can be reached, but this is the controller's machine, which needs it; \
-                     the check counts when it is run on the dialer's machine"
-                );
-                checks.push(say(Level::Note, OF, found, ""));
-                open.get_or_insert((address, tls));
-            }
-            Ok(Ok(_)) => {
-                let found = format!(
-                    "{address}: Asterisk's own port can be reached from here; whoever knows a user of manager.conf can dial \
-                     past the gateway"
-                );
-                checks.push(say(Level::Warning, OF, found, close_port(address, controller)));
-                open.get_or_insert((address, tls));
-            }
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 checks.push(say(Level::Good, OF, format!("{address}: cannot be reached from here ({error})"), ""));
+                continue;
             }
             Err(_) => {
                 let found =
                     format!("{address}: cannot be reached from here (no answer in {} s)", PORT_PATIENCE.as_secs());
                 checks.push(say(Level::Good, OF, found, ""));
+                continue;
             }
         }
-    }
-    let Some((address, tls)) = open else { return checks };
-    let reach = Reach { address: address.to_string(), tls };
-    for user in users.iter().take(DIRECT_LOGINS) {
-        let name = &user.name;
-        let mut talk = match reach.connect().await {
-            Ok(talk) => talk,
-            Err(error) => {
-                let found = format!("{address}: whether it takes {name:?} could not be tested: {error}");
-                checks.push(say(Level::Warning, OF, found, ""));
-                break;
+        let reach = Reach { address: address.to_string(), tls };
+        let mut knocked = None;
+        if asked < DIRECT_LOGINS
+            && let Some(user) = users.first()
+        {
+            let taken = knock(&reach, user).await;
+            if matches!(taken, Ok(Behind::Gateway)) {
+                let found = format!("{address}: this address leads to the gateway: closed");
+                checks.push(say(Level::Good, OF, found, ""));
+                continue;
             }
-        };
-        checks.push(match talk.login(name, &user.secret, false).await {
-            Ok(()) => {
-                talk.leave().await;
-                let found = format!("{address}: Asterisk takes {name:?} and its secret: it can dial past the gateway");
-                say(Level::Warning, OF, found, close_user(name, controller))
-            }
-            Err(Wrong::Refused(why)) => {
-                say(Level::Good, OF, format!("{address}: Asterisk does not take {name:?} and its secret ({why})"), "")
-            }
-            Err(error) => {
-                let found = format!("{address}: whether it takes {name:?} could not be told: {error}");
-                say(Level::Warning, OF, found, "")
-            }
+            asked += 1;
+            knocked = Some(judge_knock(address, user, taken, controller));
+        }
+        checks.push(if here {
+            let found = format!(
+                "{address}: Asterisk's own port can be reached, but this is the controller's machine, which needs it; \
+                 the check counts when it is run on the dialer's machine"
+            );
+            say(Level::Note, OF, found, "")
+        } else {
+            let found = format!(
+                "{address}: Asterisk's own port can be reached from here; whoever knows a user of manager.conf can dial \
+                 past the gateway"
+            );
+            say(Level::Warning, OF, found, close_port(address, controller))
         });
+        checks.extend(knocked);
+        open.get_or_insert((address, reach));
     }
-    let left = users.len().saturating_sub(DIRECT_LOGINS);
+    let Some((address, reach)) = open else { return checks };
+    let mut tried = 1;
+    for user in users.iter().skip(1) {
+        if asked >= DIRECT_LOGINS {
+            break;
+        }
+        asked += 1;
+        tried += 1;
+        checks.push(judge_knock(address, user, knock(&reach, user).await, controller));
+    }
     let found = format!(
-        "one login each was tried there for {} of {} users, and may stand in Asterisk's security log: intrusion guards \
+        "one login each was tried there for {tried} of {} users, and may stand in Asterisk's security log: intrusion guards \
          such as fail2ban count them",
-        users.len() - left,
         users.len()
     );
-    let fix = if left > 0 { "the others: --as NAME, one at a time" } else { "" };
+    let fix = if tried < users.len() { "the others: --as NAME, one at a time" } else { "" };
     checks.push(say(Level::Note, OF, found, fix));
     checks
+}
+
+/// What took a login.
+enum Behind {
+    /// The gateway: the address is redirected to it.
+    Gateway,
+    /// Asterisk, as far as can be told.
+    Asterisk,
+}
+
+/// Logs in at what may be Asterisk or the gateway, and finds out which it is.
+async fn knock(reach: &Reach, user: &GatewayUser) -> Result<Behind, Wrong> {
+    let mut talk = reach.connect().await?;
+    talk.login(&user.name, &user.secret, false).await?;
+    let mut behind = Behind::Asterisk;
+    // One of them may be closed to this user. Without a channel Asterisk dials nothing.
+    for action in ["Ping", "Originate"] {
+        match talk.probe(action).await {
+            Err(Wrong::Refused(why)) if why.starts_with(OWN_WORDS) => {
+                behind = Behind::Gateway;
+                break;
+            }
+            Err(Wrong::Refused(why)) if is_denied(&why) => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    talk.leave().await;
+    Ok(behind)
+}
+
+/// What a login at Asterisk's own port means.
+fn judge_knock(
+    address: SocketAddr,
+    user: &GatewayUser,
+    taken: Result<Behind, Wrong>,
+    controller: Option<IpAddr>,
+) -> Check {
+    const OF: &str = "around it";
+    let name = &user.name;
+    match taken {
+        Ok(Behind::Gateway) => say(Level::Good, OF, format!("{address}: {name:?} gets to the gateway there"), ""),
+        Ok(Behind::Asterisk) => {
+            let found = format!("{address}: Asterisk takes {name:?} and its secret: it can dial past the gateway");
+            say(Level::Warning, OF, found, close_user(name, controller))
+        }
+        Err(Wrong::Refused(why)) => {
+            say(Level::Good, OF, format!("{address}: Asterisk does not take {name:?} and its secret ({why})"), "")
+        }
+        Err(error) => {
+            let found = format!("{address}: whether it takes {name:?} could not be told: {error}");
+            say(Level::Warning, OF, found, "")
+        }
+    }
 }
 
 /// `host` with Asterisk's own port, unless it has one.
@@ -698,8 +782,21 @@ impl Talk {
         self.sent += 1;
         let id = format!("check-{}", self.sent);
         let bytes = action.encode(&id).map_err(|error| Wrong::NoAmi(error.to_string()))?;
+        self.exchange(&id, &bytes).await
+    }
+
+    /// The answer to `action` with a NUL in a header: the gateway refuses it in words of its own, and Asterisk, to which
+    /// the line ends there, does not notice.
+    async fn probe(&mut self, action: &str) -> Result<Message, Wrong> {
+        self.sent += 1;
+        let id = format!("check-{}", self.sent);
+        let bytes = format!("Action: {action}\r\nActionID: {id}\r\nX-Gateway: \0\r\n\r\n");
+        self.exchange(&id, bytes.as_bytes()).await
+    }
+
+    async fn exchange(&mut self, id: &str, bytes: &[u8]) -> Result<Message, Wrong> {
         let answered = async {
-            self.io.write_all(&bytes).await.map_err(|error| Wrong::NoAmi(error.to_string()))?;
+            self.io.write_all(bytes).await.map_err(|error| Wrong::NoAmi(error.to_string()))?;
             self.io.flush().await.map_err(|error| Wrong::NoAmi(error.to_string()))?;
             loop {
                 match self.frame().await? {

@@ -3,6 +3,7 @@
 //! The path is walked to an Asterisk itself: what answers there is what a gateway must be like.
 
 use super::program::{Program, Said, for_lab};
+use super::relay::Relay;
 use super::{Instance, Lab};
 
 /// A gateway with one user, by the name and secret of the lab's dialer.
@@ -164,6 +165,13 @@ fn the_running_gateway_is_a_path_that_works_and_asterisk_does_not_know_its_users
     assert!(path.contains("Originate answered by Asterisk"), "{path}");
     line(&said, "note", &["around it", "controller's machine"]);
     line(&said, "ok", &["around it", "does not take \"crm\""]);
+    assert_eq!(said.code, 0, "{}{}", said.out, said.err);
+    // Where the way to Asterisk is redirected to the gateway, nothing is open, and Asterisk is asked for no login.
+    let redirected = Relay::to(listen);
+    let redirected_to = redirected.address().to_string();
+    let said = check(&program, &["--gateway", "--pbx-address", &redirected_to]);
+    line(&said, "ok", &["around it", &redirected_to, "leads to the gateway: closed"]);
+    assert!(!said.out.contains("own port can be reached") && !said.out.contains("fail2ban"), "{}", said.out);
     assert_eq!(said.code, 0, "{}{}", said.out, said.err);
     // While it runs, that its port is taken is no problem.
     let said = check(&program, &[]);
