@@ -106,7 +106,13 @@ fn settings(pbx: SocketAddr) -> Outcome<GatewaySettings> {
 
 /// Calls end at once, so that they do not pile up.
 fn sim(trunks: Vec<SimTrunk>) -> SimSettings {
-    let timing = Timing { call_setup: Duration::ZERO, call_length: Duration::ZERO, ..Timing::default() };
+    let timing = Timing {
+        call_setup: Duration::ZERO,
+        call_length: Duration::ZERO,
+        // As `writetimeout` is recommended: a reader that finds no core for a moment is no slow one.
+        write_timeout: Duration::from_secs(5),
+        ..Timing::default()
+    };
     SimSettings { trunks, timing, ..SimSettings::default() }
 }
 
