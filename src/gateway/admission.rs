@@ -11,7 +11,7 @@ use crate::{
     decision::{Gate, GateState},
     ids::{PbxId, TrunkId},
     wire::{
-        ami::request::Request,
+        ami::{Classes, request::Request},
         dial::{Leg, MOST_READINGS},
     },
 };
@@ -90,6 +90,9 @@ pub enum Refusal {
         /// The word that opens it.
         by: Unguarded,
     },
+    /// Asterisk refuses it to whoever has not the class `system`, in these words.
+    #[error("Originate Access Forbidden: app or data blacklisted")]
+    Blacklisted,
     /// Asterisk would read something else in it than it says.
     #[error("{what}")]
     Malformed {
@@ -105,7 +108,7 @@ impl Refusal {
         match self {
             Self::Held { trunk, .. } | Self::TrunkNotAllowed { trunk } => std::slice::from_ref(trunk),
             Self::LocalUnresolved { held, .. } => held.as_deref().map_or(&[], |(trunk, _)| std::slice::from_ref(trunk)),
-            Self::NotListed { .. } | Self::Closed { .. } | Self::Malformed { .. } => &[],
+            Self::NotListed { .. } | Self::Closed { .. } | Self::Blacklisted | Self::Malformed { .. } => &[],
         }
     }
 
@@ -118,6 +121,7 @@ impl Refusal {
             | Self::TrunkNotAllowed { .. }
             | Self::LocalUnresolved { .. }
             | Self::Closed { .. }
+            | Self::Blacklisted
             | Self::Malformed { .. } => None,
         }
     }
@@ -189,13 +193,19 @@ fn judge(request: &Request, rules: &Rules<'_>, gate: &Gate) -> Result<Verdict, R
     let open = |way| rules.user.unguarded.contains(&way);
     let action = request.values("Action").find(|value| !value.is_empty()).unwrap_or_default();
     if !action.eq_ignore_ascii_case(b"Originate") {
+        if action.eq_ignore_ascii_case(b"QueueAdd") && !open(Unguarded::Application) {
+            queued(request, rules, gate)?;
+        }
         return match closed::action(action, request, rules.aliases) {
             Some(closed) if !open(closed.by) => Err(closed.into()),
             Some(_) | None => Ok(Verdict::Pass),
         };
     }
     let originate = Originate::read(request)?;
-    if let Some(closed) = originate.closed(request, open) {
+    if !rules.user.write.contains(Classes::SYSTEM) && originate.is_blacklisted() {
+        return Err(Refusal::Blacklisted);
+    }
+    if let Some(closed) = originate.closed(request, rules.dialplan, open) {
         return Err(closed.into());
     }
     let mut judged = Judged { rules, gate, trunks: Vec::new(), refusal: None };
@@ -205,6 +215,16 @@ fn judge(request: &Request, rules: &Rules<'_>, gate: &Gate) -> Result<Verdict, R
         }
     });
     judged.refusal.map_or(Ok(Verdict::Dial(judged.trunks)), Err)
+}
+
+/// A queue dials its members whenever somebody waits in it: a trunk among them would be dialed past the gate.
+fn queued(request: &Request, rules: &Rules<'_>, gate: &Gate) -> Result<(), Refusal> {
+    let interface = request.header("Interface");
+    let Some(leg) = Leg::read(&interface).filter(Leg::is_direct) else { return Ok(()) };
+    match leg.readings().names.iter().find_map(|name| gate.trunk_named(rules.pbx, name)) {
+        Some(trunk) => Err(Refusal::Closed { what: format!("QueueAdd of trunk {trunk}"), by: Unguarded::Application }),
+        None => Ok(()),
+    }
 }
 
 struct Judged<'a> {
@@ -347,7 +367,7 @@ mod tests {
             secret: "x".into(),
             allow: Vec::new(),
             read: Classes::default(),
-            write: Classes::default(),
+            write: Classes::ALL,
             write_all: false,
             actions: None,
             trunks: None,
@@ -530,6 +550,28 @@ mod tests {
         assert!(is_held(&to(&["PreDialGoSub: out,0971,1"]), "airtel"));
         for lines in [&["Exten: 0971", "Context: in"][..], &["Exten: 0971", "Context: out", "Application: Wait"]] {
             assert_eq!(to(lines), Verdict::Dial(Vec::new()), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn who_lacks_system_gets_no_more_of_originate_than_asterisk_would_give() {
+        let mut scene = scene();
+        scene.user.write = Classes::ORIGINATE;
+        let lines = ["Action: Originate", "Channel: PJSIP/100", "Application: Playback", "Data: ${SHELL(x)}"];
+        assert_eq!(scene.refusal(&lines), Refusal::Blacklisted);
+        scene.user.write = Classes::SYSTEM;
+        assert!(!matches!(scene.judge(&lines), Verdict::Refuse(Refusal::Blacklisted)));
+    }
+
+    #[test]
+    fn no_trunk_becomes_a_queues_member_and_phones_do() {
+        let scene = scene();
+        for name in ["airtel", "jio-out"] {
+            let refusal = scene.refusal(&["Action: QueueAdd", &format!("Interface: PJSIP/9711@{name}"), "Queue: q"]);
+            assert!(matches!(refusal, Refusal::Closed { by: Unguarded::Application, .. }), "{refusal}");
+        }
+        for interface in ["PJSIP/100", "Local/100@from-queue/n"] {
+            assert_eq!(scene.judge(&["Action: QueueAdd", &format!("Interface: {interface}")]), Verdict::Pass);
         }
     }
 

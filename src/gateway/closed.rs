@@ -28,13 +28,14 @@ const REDIRECTING: [&[u8]; 9] = [
 ];
 
 /// Applications that dial, send the channel into the dialplan, or run something that may.
-const APPLICATIONS: [&str; 36] = [
+const APPLICATIONS: [&str; 40] = [
     "AELSub",
     "AGI",
     "AttendedTransfer",
     "BlindTransfer",
     "CallCompletionRequest",
     "ChannelRedirect",
+    "DBdeltree",
     "DeadAGI",
     "Directory",
     "DISA",
@@ -56,9 +57,12 @@ const APPLICATIONS: [&str; 36] = [
     "MacroExclusive",
     "MacroIf",
     "MixMonitor",
+    "MSet",
     "Originate",
     "ParkAndAnnounce",
     "Perl",
+    "Reload",
+    "Set",
     "SLAStation",
     "SLATrunk",
     "System",
@@ -69,7 +73,7 @@ const APPLICATIONS: [&str; 36] = [
 
 /// Names that make Asterisk transfer, dial or run dialplan when they are set: variables, and what `CHANNEL(…)` and others
 /// call by name.
-const VARIABLES: [&[u8]; 26] = [
+const VARIABLES: [&[u8]; 28] = [
     b"ATTENDEDTRANSFER",
     b"BLINDTRANSFER",
     b"BRIDGEPEER",
@@ -96,6 +100,9 @@ const VARIABLES: [&[u8]; 26] = [
     b"CALLCOMPLETION",
     b"PARKINGDYNCONTEXT",
     b"EVAL",
+    // What they are set to is a program, or is written to a file of Asterisk's.
+    b"MONITOR_EXEC",
+    b"FILE",
 ];
 
 /// Commands, by their first words.
@@ -157,6 +164,28 @@ pub(super) fn action(name: &[u8], request: &Request, aliases: &[(String, String)
         }
         Some(_) | None => None,
     }
+}
+
+/// Options of applications that lead into the dialplan, or run something there: `G(context^exten^1)`, `F`, `U`, `b`, `B`,
+/// `M`, and `c` of `Park`.
+const JUMPS: [&str; 7] = ["F(", "G(", "U(", "b(", "B(", "M(", "c("];
+
+/// Whether an application's arguments behind its first lead into the dialplan.
+pub(super) fn jumps(application: &str, data: &str) -> bool {
+    let has_them = ["Dial", "RetryDial", "Page", "Queue", "Park", "Bridge"];
+    let behind = data.split_once(',').map_or("", |(_, behind)| behind);
+    has_them.iter().any(|known| known.eq_ignore_ascii_case(application))
+        && JUMPS.iter().any(|option| behind.contains(option))
+}
+
+/// Whether Asterisk refuses it to whoever has not the class `system`: the gateway's own user there has it.
+///
+/// Source: `main/manager.c` (`action_originate`).
+pub(super) fn is_blacklisted(application: &str, data: &str) -> bool {
+    let names = ["system", "exec", "agi", "mixmonitor", "externalivr", "originate", "dbdeltree", "reload"];
+    let functions = ["EVAL", "SHELL", "CURL", "DB", "FILE", "ODBC", "REALTIME"];
+    let application = application.to_ascii_lowercase();
+    names.iter().any(|name| application.contains(name)) || functions.iter().any(|name| data.contains(name))
 }
 
 /// Whether an `Originate`'s application is closed.
@@ -320,8 +349,25 @@ mod tests {
     }
 
     #[test]
+    fn options_that_lead_into_the_dialplan_are_seen_and_ordinary_ones_are_none() {
+        assert!(jumps("dial", "PJSIP/100,30,tG(out^9711^1)") && jumps("Queue", "q,F(out^1^1)"));
+        assert!(jumps("Park", "lot,c(out,1,1)"));
+        for data in ["PJSIP/9711761156@airtel,60", "PJSIP/1,30,tTL(60000:1000)m(quiet)", "PJSIP/G(x)"] {
+            assert!(!jumps("Dial", data), "{data}");
+        }
+        assert!(!jumps("Stasis", "app,G(x)"));
+    }
+
+    #[test]
+    fn what_asterisk_keeps_from_those_without_system_is_kept_from_them() {
+        assert!(is_blacklisted("TryExec", "") && is_blacklisted("Playback", "x${SHELL(ls)}"));
+        assert!(!is_blacklisted("Stasis", "app,dialAutomateCall-ch-1,ORG, ,1,Outbound"));
+    }
+
+    #[test]
     fn applications_that_dial_or_jump_are_closed_and_those_that_answer_pass() {
-        for name in ["agi", "Originate", "EXEC", "Gosub", "GotoIf", "Transfer", "System", "FollowMe", "ParkAndAnnounce"]
+        for name in
+            ["agi", "Originate", "EXEC", "set", "Gosub", "GotoIf", "Transfer", "System", "FollowMe", "ParkAndAnnounce"]
         {
             assert!(is_application(name), "{name}");
         }

@@ -64,11 +64,27 @@ impl<'a> Originate<'a> {
     }
 
     /// What is closed in it, and the word that opens it.
-    pub(super) fn closed(&self, request: &Request, open: impl Fn(Unguarded) -> bool) -> Option<closed::Closed> {
+    pub(super) fn closed(
+        &self,
+        request: &Request,
+        rules: &[DialRule],
+        open: impl Fn(Unguarded) -> bool,
+    ) -> Option<closed::Closed> {
         let application = self.application.trim();
-        if closed::is_application(application) && !open(Unguarded::Application) {
-            let what = format!("Originate with the application {application}");
-            return Some(closed::Closed { what, by: Unguarded::Application });
+        if !open(Unguarded::Application) {
+            let what = if closed::is_application(application) {
+                Some(format!("Originate with the application {application}"))
+            } else if closed::jumps(application, &self.data) {
+                Some(format!("Originate with {application} into the dialplan"))
+            } else if !self.predial.is_empty() && self.predial_rule(rules).is_none() {
+                // Two parts are an extension in the channel's own context, which nobody knows here.
+                Some("Originate with PreDialGoSub where no rule leads".to_owned())
+            } else {
+                None
+            };
+            if let Some(what) = what {
+                return Some(closed::Closed { what, by: Unguarded::Application });
+            }
         }
         if open(Unguarded::Setvar) {
             return None;
@@ -94,12 +110,21 @@ impl<'a> Originate<'a> {
                 way(&leg, rules, &mut each);
             }
         }
-        let mut predial = self.predial.split(',');
-        if let (Some(context), Some(exten)) = (predial.next(), predial.next())
-            && let Some(rule) = rule(Place { exten, context }, rules)
-        {
+        if let Some(rule) = self.predial_rule(rules) {
             each(Way::Rule(rule));
         }
+    }
+
+    /// Whether Asterisk refuses it to whoever has not the class `system`.
+    pub(super) fn is_blacklisted(&self) -> bool {
+        !self.application.is_empty() && closed::is_blacklisted(&self.application, &self.data)
+    }
+
+    /// Where `PreDialGoSub: context,exten,priority` leads.
+    fn predial_rule<'r>(&self, rules: &'r [DialRule]) -> Option<&'r DialRule> {
+        let mut parts = self.predial.split(',');
+        let (context, exten, _priority) = (parts.next()?, parts.next()?, parts.next()?);
+        rule(Place { exten, context }, rules)
     }
 }
 

@@ -12,8 +12,8 @@ use crate::wire::ami::{Classes, Message};
 /// The actions of the PBX, and its CLI aliases.
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
-    /// By name in lower case.
-    needs: HashMap<String, Classes>,
+    /// By name in lower case; `None`: a class that is not known here.
+    needs: HashMap<String, Option<Classes>>,
     /// `cli show aliases`: alias and what it stands for.
     pub aliases: Vec<(String, String)>,
 }
@@ -77,7 +77,8 @@ impl Catalogue {
             return Permit::Denied;
         }
         match self.needs.get(&name) {
-            Some(needs) if needs.is_empty() || user.write.overlaps(*needs) => Permit::Granted,
+            Some(Some(needs)) if needs.is_empty() || user.write.overlaps(*needs) => Permit::Granted,
+            Some(None) if user.write_all => Permit::Granted,
             Some(_) => Permit::Denied,
             None if user.write_all => Permit::Granted,
             None => Permit::Unknown,
@@ -86,9 +87,12 @@ impl Catalogue {
 }
 
 /// `<none>` needs nothing; `all` at the end of each list is Asterisk's way to say that `all` has it too.
-fn needs(classes: &str) -> Classes {
+fn needs(classes: &str) -> Option<Classes> {
     let named = classes.strip_suffix(",all").unwrap_or(classes);
-    if named == "<none>" { Classes::NONE } else { Classes::read(named) }
+    if named == "<none>" {
+        return Some(Classes::NONE);
+    }
+    Some(Classes::read(named)).filter(|classes| !classes.is_empty())
 }
 
 #[cfg(test)]
@@ -112,7 +116,8 @@ mod tests {
     fn catalogue() -> Catalogue {
         Catalogue::of(&Message::from_text(
             "Response: Success\r\nActionID: 1\r\nPing: Keepalive (a) command.  (Priv: <none>)\r\n\
-             Originate: Originate a call.  (Priv: originate,all)\r\nCoreStatus: Show.  (Priv: system,reporting,all)\r\n",
+             Originate: Originate a call.  (Priv: originate,all)\r\nCoreStatus: Show.  (Priv: system,reporting,all)\r\n\
+             Brew: Coffee.  (Priv: kitchen,all)\r\n",
         ))
     }
 
@@ -124,6 +129,7 @@ mod tests {
         assert_eq!(known.permits(&user("originate"), "Originate"), Permit::Granted);
         assert_eq!(known.permits(&user("reporting"), "CoreStatus"), Permit::Granted);
         assert_eq!(known.permits(&user("system"), "NoSuch"), Permit::Unknown);
+        assert_eq!(known.permits(&user("system"), "Brew"), Permit::Denied, "a class from a later version");
         assert_eq!(known.permits(&GatewayUser { write_all: true, ..user("all") }, "NoSuch"), Permit::Granted);
         let only = GatewayUser { actions: Some(["ping".to_owned()].into()), ..user("all") };
         assert_eq!(known.permits(&only, "Originate"), Permit::Denied);
