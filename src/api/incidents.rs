@@ -32,7 +32,17 @@ pub struct Incident {
 
 impl From<decision::Incident> for Incident {
     fn from(incident: decision::Incident) -> Self {
-        let decision::Incident { id, pbx, since, ended_at, trunks, last_at: _, last_resume_at: _, summary } = incident;
+        let decision::Incident {
+            id,
+            pbx,
+            since,
+            ended_at,
+            trunks,
+            last_at: _,
+            last_resume_at: _,
+            summary,
+            refused_calls: _,
+        } = incident;
         Self { id, pbx, since, ended_at, trunks, summary }
     }
 }

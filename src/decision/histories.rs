@@ -856,6 +856,32 @@ fn refused_calls_are_the_hold_s_that_counts_and_no_unknown_trunk_s() {
 }
 
 #[test]
+fn calls_refused_are_told_once_however_the_gate_opens_again() {
+    let told = |run: &Run| -> Vec<u64> {
+        let notices = run.sent.iter().filter(|message| message.kind == MessageType::TrunkHealth);
+        notices.filter_map(|notice| notice.body["data"]["refused_calls"].as_u64()).filter(|&calls| calls > 0).collect()
+    };
+    let hold = || act(10.0, "airtel", Act::Hold { reason: "works".to_owned(), lasting: None });
+    let release = |at| act(at, "airtel", Act::Release { reason: "done".to_owned(), lasting: None });
+    // A person's hold on a trunk that is well.
+    let run = one().run(&[hold(), refused(15.0, "airtel", 5), release(20.0)], 30.0);
+    assert_eq!(told(&run), [5]);
+    // A policy's hold, released while the trunk is down: not again when it is well.
+    let inputs =
+        [event(0.0, "airtel", Rejected), refused(5.0, "airtel", 7), release(10.0), event(20.0, "airtel", Registered)];
+    assert_eq!(told(&one().run(&inputs, 100.0)), [7]);
+    // A person's hold that outlasts the recovery.
+    let inputs = [
+        event(0.0, "airtel", Rejected),
+        hold(),
+        event(11.0, "airtel", Registered),
+        refused(30.0, "airtel", 9),
+        release(80.0),
+    ];
+    assert_eq!(told(&one().run(&inputs, 100.0)), [9]);
+}
+
+#[test]
 fn a_release_is_the_end_of_a_hold_and_of_nothing_else() {
     let fails = [event(0.0, "airtel", Rejected), event(10.0, "airtel", Registered)];
     let reloads = [event(100.0, "airtel", Unregistered), event(107.0, "airtel", Registered)];

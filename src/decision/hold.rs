@@ -102,4 +102,7 @@ pub struct Incident {
     pub last_resume_at: Option<Timestamp>,
     /// What it looks like, in words.
     pub summary: String,
+    /// Calls that the gateway refused on its trunks until each was released.
+    #[serde(default)]
+    pub refused_calls: u64,
 }

@@ -14,7 +14,7 @@ use super::{
     campaign::Campaign,
     hold::Incident,
     outcome::{Event, MessageType},
-    step::Step,
+    step::{Step, with_refused},
 };
 use crate::{
     clock::{after, before},
@@ -44,6 +44,7 @@ impl Step<'_> {
         for (pbx, trunks) in failed {
             self.count_failures(pbx, trunks);
         }
+        self.tell_saved();
         self.tell_people();
         if self.lifted || ticks {
             self.end_incidents();
@@ -90,6 +91,7 @@ impl Step<'_> {
         let since = failed.first().map_or(self.at, |(since, _)| *since);
         let trunks: Vec<TrunkId> = failed.into_iter().map(|(_, id)| id.clone()).collect();
         let incident = Incident {
+            refused_calls: 0,
             id: self.mint_incident(),
             summary: summary(&pbx, trunks.len(), unheard),
             pbx,
@@ -112,8 +114,20 @@ impl Step<'_> {
             [(one, _)] => open().filter(|known| known.trunks.contains(one)).map(|_| one.clone()).collect(),
             _ => open().flat_map(|known| known.trunks.iter().cloned()).collect(),
         };
-        for (_, data) in notices.into_iter().filter(|(trunk, _)| !told.contains(trunk)) {
-            self.notify(MessageType::TrunkHealth, &data);
+        for (trunk, data) in notices {
+            if !told.contains(&trunk) {
+                self.notify(MessageType::TrunkHealth, &data);
+                continue;
+            }
+            // Told by the incident, once it is over.
+            let refused = data.get("refused_calls").and_then(serde_json::Value::as_u64).unwrap_or(0);
+            let takes = |known: &&mut Incident| known.ended_at.is_none() && known.trunks.contains(&trunk);
+            if refused > 0
+                && let Some(incident) = self.board.incidents.values_mut().find(takes)
+            {
+                incident.refused_calls = incident.refused_calls.saturating_add(refused);
+                self.shaken.insert(incident.id.clone());
+            }
         }
     }
 
@@ -150,7 +164,8 @@ impl Step<'_> {
 
     fn tell(&mut self, incident: &Incident) {
         let data = json!({
-            "dialer": null, "campaign": null, "hold": null, "trunks": incident.trunks, "reason": incident.summary,
+            "dialer": null, "campaign": null, "hold": null, "trunks": incident.trunks,
+            "reason": with_refused(incident.summary.clone(), incident.refused_calls), "refused_calls": incident.refused_calls,
             "since": incident.since, "diagnosis": null, "fallback": [],
             "incident": incident.id, "pbx": incident.pbx, "ended_at": incident.ended_at,
         });

@@ -54,6 +54,7 @@ impl Board {
             notices: Vec::new(),
             shaken: BTreeSet::new(),
             forgot: false,
+            saved: BTreeMap::new(),
         };
         match input {
             Input::Configured { policy, .. } => step.configured(policy),
@@ -132,6 +133,8 @@ pub(super) struct Step<'a> {
     pub(super) shaken: BTreeSet<IncidentId>,
     /// Incidents were forgotten.
     pub(super) forgot: bool,
+    /// Trunks whose gate opened after it had refused so many calls, which no notice says yet.
+    pub(super) saved: BTreeMap<TrunkId, u64>,
 }
 
 impl Step<'_> {
@@ -337,7 +340,7 @@ impl Step<'_> {
         let tick = matches!(fact, Fact::Tick);
         let record = self.ensure(trunk);
         let before = (record.health.status, record.health.reason.clone(), record.health.standing);
-        let (since, allowed) = (record.health.since, record.gate.allow);
+        let since = record.health.since;
         record.health = fold(record.health.clone(), &Observation { trunk: trunk.clone(), at, fact }, &policy);
         record.due = due(&record.health, &policy);
         let (status, reason) = (record.health.status, record.health.reason.clone());
@@ -351,18 +354,35 @@ impl Step<'_> {
         self.settle_hold(trunk);
         self.publish_gate(trunk);
         if before.0 != status {
-            let Some(record) = self.board.trunks.get(trunk) else { return };
             // Only where this is what let calls through again: later changes must not tell of the same calls twice.
-            let refused = if !allowed && record.gate.allow { record.refused_calls } else { 0 };
-            let data = json!({
-                "dialer": null, "campaign": null, "hold": record.hold().map(|hold| &hold.id), "trunks": [trunk],
-                "reason": with_refused(reason.to_string(), refused), "refused_calls": refused, "since": at, "diagnosis": explanation(record), "fallback": [],
-                "trunk": trunk, "from": before.0, "to": status, "gate": { "allow": record.gate.allow },
-            });
-            if self.board.policy.notify.iter().any(|target| target.types.contains(&MessageType::TrunkHealth)) {
-                self.notices.push((trunk.clone(), data.clone()));
-            }
-            self.event(MessageType::TrunkHealth.as_str(), data);
+            let refused = self.saved.remove(trunk).unwrap_or(0);
+            self.tell_health(trunk, before.0, &reason.to_string(), refused);
+        }
+    }
+
+    /// Tells of a trunk's health, and of the calls that its gate refused until now.
+    fn tell_health(&mut self, trunk: &TrunkId, from: Health, reason: &str, refused: u64) {
+        let at = self.at;
+        let Some(record) = self.board.trunks.get(trunk) else { return };
+        let data = json!({
+            "dialer": null, "campaign": null, "hold": record.hold().map(|hold| &hold.id), "trunks": [trunk],
+            "reason": with_refused(reason.to_owned(), refused), "refused_calls": refused, "since": at,
+            "diagnosis": explanation(record), "fallback": [],
+            "trunk": trunk, "from": from, "to": record.health.status, "gate": { "allow": record.gate.allow },
+        });
+        if self.board.policy.notify.iter().any(|target| target.types.contains(&MessageType::TrunkHealth)) {
+            self.notices.push((trunk.clone(), data.clone()));
+        }
+        self.event(MessageType::TrunkHealth.as_str(), data);
+    }
+
+    /// A gate that opens without a change of health (a person's release, the end of their hold, observing only) has its calls
+    /// told all the same.
+    pub(super) fn tell_saved(&mut self) {
+        for (trunk, refused) in std::mem::take(&mut self.saved) {
+            let Some(record) = self.board.trunks.get(&trunk) else { continue };
+            let (health, reason) = (record.health.status, record.gate.reason.clone());
+            self.tell_health(&trunk, health, &reason, refused);
         }
     }
 
@@ -491,7 +511,8 @@ impl Step<'_> {
         // A gate that closed without a hold (a reload, a restart of ours) and opens again released nothing.
         let held = !state.allow && (record.held || record.hold().is_some());
         state.released = match (state.allow, record.held) {
-            (true, true) => Some(at),
+            // Observing only, nothing was released: there is nothing to go easy on.
+            (true, true) => Some(at).filter(|_| mode == Mode::Enforce),
             (true, false) => record.gate.released,
             (false, _) => record.gate.released.filter(|_| !held),
         };
@@ -510,6 +531,9 @@ impl Step<'_> {
             let mut detail = json!({ "reason": state.reason });
             let unheld = std::mem::take(&mut record.refused_without_hold);
             if state.allow {
+                if record.refused_calls > 0 {
+                    self.saved.insert(trunk.clone(), record.refused_calls);
+                }
                 detail["refused_calls"] = record.refused_calls.into();
                 detail["refused_without_hold"] = unheld.into();
             } else {
