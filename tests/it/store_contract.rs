@@ -111,6 +111,7 @@ fn hold(name: &str, since: i64, released: Option<i64>) -> Hold {
 
 fn incident(name: &str, since: i64, ended: Option<i64>) -> Incident {
     Incident {
+        refused_calls: 0,
         id: IncidentId::try_from(format!("incident_{name}")).unwrap(),
         pbx: pbx("pbx1"),
         since: at(since),
