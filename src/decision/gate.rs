@@ -88,6 +88,16 @@ struct Names {
 }
 
 impl Names {
+    /// Whether `trunk` is called by these endpoints already, and by its own name unless another trunk is.
+    fn has(&self, trunk: &TrunkId, endpoints: &[EndpointName]) -> bool {
+        let Some(names) = self.of.get(trunk) else { return false };
+        let own = trunk.name();
+        let Some((known, rest)) = names.split_at_checked(endpoints.len()) else { return false };
+        known.iter().map(String::as_str).eq(endpoints.iter().map(EndpointName::as_str))
+            && rest.iter().all(|name| name == own)
+            && (names.iter().any(|name| name == own) || self.exact.get(own).is_some_and(|by| by != trunk))
+    }
+
     fn set(&mut self, trunk: &TrunkId, endpoints: &[EndpointName]) {
         self.unset(trunk);
         // An endpoint of that name belongs to another trunk where one claims it: the trunk's own name comes last.
@@ -217,12 +227,17 @@ impl GateTx {
         }
     }
 
-    /// Publishes under which names trunks are dialed. To be called before their answers are.
+    /// Publishes under which names trunks are dialed. To be called before their answers are. Most steps change none.
     pub fn name<'a>(&self, trunks: impl Iterator<Item = (&'a TrunkId, &'a [EndpointName])>) {
-        let mut trunks = trunks.peekable();
-        if trunks.peek().is_some() {
+        let said = self.0.read();
+        let known = |trunk: &TrunkId, endpoints: &[EndpointName]| {
+            said.names.get(&trunk.pbx()).is_some_and(|names| names.has(trunk, endpoints))
+        };
+        let anew: Vec<_> = trunks.filter(|(trunk, endpoints)| !known(trunk, endpoints)).collect();
+        drop(said);
+        if !anew.is_empty() {
             let mut said = self.0.write();
-            for (trunk, endpoints) in trunks {
+            for (trunk, endpoints) in anew {
                 said.names.entry(trunk.pbx()).or_default().set(trunk, endpoints);
             }
         }
@@ -322,6 +337,28 @@ mod tests {
         tx.forget([&other].into_iter());
         assert_eq!(gate.trunk_named(&pbx, "x").as_ref(), Some(&one));
         assert_eq!(gate.trunk_named(&pbx, "X").as_ref(), Some(&one));
+        // Said again it stays, and goes with its trunk.
+        tx.name([(&one, &[][..])].into_iter());
+        assert_eq!(gate.trunk_named(&pbx, "x").as_ref(), Some(&one));
+        tx.forget([&one].into_iter());
+        assert_eq!(gate.trunk_named(&pbx, "x"), None);
+    }
+
+    #[test]
+    fn endpoints_that_come_and_go_are_names_as_long_as_they_are_there() {
+        let (tx, gate) = Gate::new();
+        let (trunk, pbx) = (TrunkId::try_from("pbx1/airtel").unwrap(), PbxId::try_from("pbx1").unwrap());
+        let endpoint = |name: &str| EndpointName::try_from(name).unwrap();
+        for names in [&["a", "b"][..], &["a"], &["a", "airtel"], &["airtel"], &[], &["b"]] {
+            let endpoints: Vec<_> = names.iter().map(|name| endpoint(name)).collect();
+            for _ in 0..2 {
+                tx.name([(&trunk, &endpoints[..])].into_iter());
+                for name in ["a", "b", "airtel"] {
+                    let known = name == "airtel" || names.contains(&name);
+                    assert_eq!(gate.trunk_named(&pbx, name).is_some(), known, "{name} of {names:?}");
+                }
+            }
+        }
     }
 
     #[test]
